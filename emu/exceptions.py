@@ -1,0 +1,48 @@
+"""Everything that emu raises, as one tree.
+
+    EmuError
+    ├── InputError           a person's input is wrong: one clear message, exit code 2
+    │   ├── AssemblyError    assembly source: file, line, column, what was expected
+    │   ├── ImageError       an ELF file that is damaged or not for us
+    │   └── ProfileError     a CPU profile that is missing or does not fit the schema
+    └── MachineError         the machine cannot go on (triple fault, access outside RAM by its user)
+
+A guest program's mistakes never raise: they become exceptions of the modelled processor.
+"""
+
+from __future__ import annotations
+
+__all__ = ["AssemblyError", "EmuError", "ImageError", "InputError", "MachineError", "ProfileError"]
+
+
+class EmuError(Exception):
+    """Base class of all errors raised by the emu package."""
+
+
+class InputError(EmuError):
+    """Something a person typed or a file they named is wrong; the message says what was expected."""
+
+
+class AssemblyError(InputError):
+    """Assembly source does not assemble.
+
+    `path`, `line` and `column` (both from 1; 0 when not known) say where, `text` is the offending source line.
+    """
+
+    def __init__(self, path: str, line: int, column: int, message: str, text: str = "") -> None:
+        self.path, self.line, self.column, self.message, self.text = path, line, column, message, text
+        place = ":".join([path, *(str(n) for n in (line, column) if n)])
+        shown = f"\n    {text.strip()}" if text.strip() else ""
+        super().__init__(f"{place}: {message}{shown}")
+
+
+class ImageError(InputError):
+    """An ELF file is damaged, is not a static x86-64 executable, or a named file is no program at all."""
+
+
+class ProfileError(InputError):
+    """A CPU profile is unknown, or its TOML does not have the shape or the sources it must have."""
+
+
+class MachineError(EmuError):
+    """The machine cannot go on, or was asked for something that is not there (such as RAM beyond its end)."""
