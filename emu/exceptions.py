@@ -5,14 +5,27 @@
     │   ├── AssemblyError    assembly source: file, line, column, what was expected
     │   ├── ImageError       an ELF file that is damaged or not for us
     │   └── ProfileError     a CPU profile that is missing or does not fit the schema
-    └── MachineError         the machine cannot go on (triple fault, access outside RAM by its user)
+    ├── MachineError         the machine cannot go on (access outside RAM by its user)
+    │   ├── TripleFault      not even a double fault could be delivered
+    │   └── GuestHalted      HLT with interrupts disabled
+    └── ProcessorException   inside the machine only: an exception on its way to the guest's IDT
 
 A guest program's mistakes never raise: they become exceptions of the modelled processor.
 """
 
 from __future__ import annotations
 
-__all__ = ["AssemblyError", "EmuError", "ImageError", "InputError", "MachineError", "ProfileError"]
+__all__ = [
+    "AssemblyError",
+    "EmuError",
+    "GuestHalted",
+    "ImageError",
+    "InputError",
+    "MachineError",
+    "ProcessorException",
+    "ProfileError",
+    "TripleFault",
+]
 
 
 class EmuError(Exception):
@@ -46,3 +59,22 @@ class ProfileError(InputError):
 
 class MachineError(EmuError):
     """The machine cannot go on, or was asked for something that is not there (such as RAM beyond its end)."""
+
+
+class ProcessorException(EmuError):  # noqa: N818 - the manual's word
+    """An exception of the modelled processor (#PF, #GP ...) on its way to the IDT; it never leaves the machine.
+
+    `vector` is its number, `error_code` what is pushed (None: nothing), `address` goes to CR2 for #PF.
+    """
+
+    def __init__(self, vector: int, error_code: int | None = None, address: int | None = None) -> None:
+        self.vector, self.error_code, self.address = vector, error_code, address
+        super().__init__(f"exception {vector}, error code {error_code}, address {address}")
+
+
+class TripleFault(MachineError):
+    """The processor could not deliver a double fault: a real one would reset now. The message tells the story."""
+
+
+class GuestHalted(MachineError):
+    """HLT with interrupts disabled: nothing can ever wake the processor."""

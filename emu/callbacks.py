@@ -1,0 +1,466 @@
+"""What Unicorn calls while the guest runs (native).
+
+- `fill`: Unicorn's soft-TLB misses. This is the whole memory hardware behind one door.
+- `block`: a basic block begins. Instructions, loads and stores are counted here, a block at a time: what a block
+  does depends on its bytes alone, so it is looked up once and found again by its physical address.
+- `access`: every load and store, in the access engine only.
+- `interrupt`, `invalid`, `syscall`, `port`: the instruction needs the machine; leave Unicorn.
+- `repeat`: one iteration of a REP instruction, whose number of accesses no block can know beforehand.
+- `instruction`: every instruction, only with `--tlb none` or a listener.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from .native import call, entry, native, numba, words
+from .pte import ADDRESS_MASK, Access, Pte
+from .soft_tlb import drop_page, flush_soft_tlb
+from .records import block_at, entry_at, notify, state_at
+from .state import FETCHED, WRITTEN, Engine, Event, Fault, Stop, TlbKind
+from .tlb import find, invalidate, leaf_shift, use
+from .translate import ITLB, forget, translate
+from .walk import ERROR_P, FETCH, NX, WRITE, permitted, refuse, walk
+
+__all__ = [
+    "access",
+    "block",
+    "fill",
+    "instruction",
+    "interrupt",
+    "invalid",
+    "invalidate_entry",
+    "port_in",
+    "port_out",
+    "repeat",
+    "syscall",
+    "sysenter",
+    "translate_entry",
+]
+
+types = numba.types
+word, int32, boolean, void = types.int64, types.int32, types.boolean, types.void
+
+UC_MEM_READ: Final = 16
+PERM_R, PERM_RW, PERM_X = 1, 3, 4
+READ: Final = int(Access.READ)
+DTLB: Final = int(TlbKind.DTLB)
+D: Final = int(Pte.D)
+PAGE: Final = ~0xFFF
+KNOWN: Final = 1
+"""Or'ed to a page's address where 0 would be ambiguous."""
+
+ACCESS_ENGINE: Final = int(Engine.ACCESS)
+ON_ACCESS: Final = int(Event.ACCESS)
+ON_INSTRUCTION: Final = int(Event.INSTRUCTION)
+CPUID, RDTSC, RDTSCP = int(Event.CPUID), int(Event.RDTSC), int(Event.RDTSCP)
+STOP_FAULT, STOP_INTERRUPT, STOP_INVALID = int(Stop.FAULT), int(Stop.INTERRUPT), int(Stop.INVALID)
+STOP_SYSCALL, STOP_SYSENTER, STOP_PORT = int(Stop.SYSCALL), int(Stop.SYSENTER), int(Stop.PORT)
+STOP_DEADLINE, STOP_UNKNOWN, STOP_REFETCH = int(Stop.DEADLINE), int(Stop.UNKNOWN_BLOCK), int(Stop.REFETCH)
+BAD_PHYSICAL: Final = int(Fault.BAD_PHYSICAL)
+ENV_RCX: Final = 1
+ENV_RIP: Final = 16
+
+
+@native
+def _stop(s: Any, reason: Any, detail: Any) -> None:
+    """Leave Unicorn after this hook."""
+    s.stop = reason
+    s.stop_detail = detail
+    call(s.uc_emu_stop, (s.uc,))
+
+
+# --- translation ---------------------------------------------------------------------------------------------
+
+
+@native
+def _quiet_walk(s: Any, va: Any, kind: Any) -> Any:
+    """Translate without counting: with `--tlb none` the access itself is counted, not Unicorn's question."""
+    walks, reads = s.walks_by, s.entry_reads
+    w0, w1, w2, w3 = walks[0], walks[1], walks[2], walks[3]
+    r0, r1, r2, r3 = reads[0], reads[1], reads[2], reads[3]
+    listeners = s.listeners
+    s.listeners = 0
+    leaf = translate(s, va, kind)
+    s.listeners = listeners
+    if leaf:
+        walks[0], walks[1], walks[2], walks[3] = w0, w1, w2, w3
+        reads[0], reads[1], reads[2], reads[3] = r0, r1, r2, r3
+    return leaf
+
+
+@native
+def _physical(leaf: Any, va: Any) -> Any:
+    """Physical address of `va` under a leaf."""
+    offset = (1 << leaf_shift(leaf)) - 1
+    return (leaf & ADDRESS_MASK & ~offset) | (va & offset)
+
+
+@native
+def _code_page(s: Any, page: Any) -> Any:
+    """Physical address of a page that is being executed, or -1 if the ITLB does not hold it."""
+    if s.no_tlb:
+        leaf = _quiet_walk(s, page, FETCH)
+        return _physical(leaf, page) if leaf else -1
+    number, index = find(s, ITLB, page)
+    if number >= 0:
+        array = s.arrays[number]
+        use(s, array, index)
+        return _physical(entry_at(array.entries, index).leaf, page)
+    if s.fetched_0 == page | KNOWN:
+        return s.fetched_pa_0
+    if s.fetched_1 == page | KNOWN:
+        return s.fetched_pa_1
+    return -1
+
+
+@native
+def _code_byte(s: Any, va: Any) -> Any:
+    """One byte of the block being executed."""
+    base = s.fetch_pa if va & PAGE == s.fetch_page & PAGE else s.second_pa
+    pa = base | (va & 0xFFF)
+    return (words(s.ram)[pa >> 3] >> ((pa & 7) << 3)) & 0xFF
+
+
+@native
+def _rotates_through_carry(s: Any) -> Any:
+    """Whether the current instruction is RCL or RCR of memory.
+
+    Unicorn changes CF before it stores the result; if the store then faults, the restart computes with a wrong
+    CF. So such an instruction is refused at its load when its store would be.
+    """
+    va = words(s.env)[ENV_RIP]
+    for _ in range(14):
+        byte = _code_byte(s, va)
+        va += 1
+        is_prefix = byte in (0x66, 0x67, 0xF0, 0xF2, 0xF3, 0x2E, 0x36, 0x3E, 0x26, 0x64, 0x65)
+        if not is_prefix and byte & 0xF0 != 0x40:
+            break
+    if byte & 0xFC != 0xD0 and byte & 0xFE != 0xC0:
+        return False
+    modrm = _code_byte(s, va)
+    return modrm & 0xC0 != 0xC0 and (modrm >> 3) & 7 in (2, 3)
+
+
+@native
+def _note_frame(s: Any, va: Any, pa: Any) -> None:
+    """Access engine: remember which page a frame is seen through; a second view displaces the first."""
+    frames = words(s.frame_va)
+    known = frames[pa >> 12]
+    if known != va | KNOWN:
+        if known:
+            drop_page(s, known & PAGE)
+        frames[pa >> 12] = va | KNOWN
+
+
+@native
+def _note_fetch(s: Any, va: Any, pa: Any) -> None:
+    s.fetched_1 = s.fetched_0
+    s.fetched_pa_1 = s.fetched_pa_0
+    s.fetched_0 = va | KNOWN
+    s.fetched_pa_0 = pa
+
+
+@native
+def _grant(s: Any, va: Any, pa: Any, kind: Any, leaf: Any) -> Any:
+    """Which accesses Unicorn may make by itself from now on. A clean page stays read-only, so that D is seen."""
+    flags = words(s.frame_flags)
+    if kind == FETCH:
+        flags[pa >> 12] |= FETCHED
+        _note_fetch(s, va, pa)
+        return PERM_X
+    if s.engine == ACCESS_ENGINE:
+        _note_frame(s, va, pa)
+    if leaf & D and permitted(s, leaf, WRITE):
+        flags[pa >> 12] |= WRITTEN
+        return PERM_RW
+    return PERM_R
+
+
+@native
+def _refused(s: Any, va: Any, kind: Any) -> Any:
+    s.stop = STOP_FAULT
+    s.fault_page = va
+    s.fault_access = kind
+    return False
+
+
+@entry(boolean(word, word, int32, word, word))
+def fill(uc: Any, va: Any, uc_kind: Any, result: Any, user_data: Any) -> Any:
+    """UC_HOOK_TLB_FILL: translate one page for Unicorn, or refuse."""
+    s = state_at(user_data, 0)
+    kind = word(uc_kind) - UC_MEM_READ
+    leaf = _quiet_walk(s, va, kind) if s.no_tlb else translate(s, va, kind)
+    if leaf and kind == READ and not permitted(s, leaf, WRITE) and _rotates_through_carry(s):
+        leaf = refuse(s, WRITE, ERROR_P)
+        kind = WRITE
+    if not leaf:
+        return _refused(s, va, kind)
+    pa = _physical(leaf, va)
+    if pa >= s.ram_size:
+        s.fault = BAD_PHYSICAL
+        s.fault_code = pa
+        return _refused(s, va, kind)
+    words(result)[0] = pa
+    words(result)[1] = _grant(s, va, pa, kind, leaf)
+    return True
+
+
+# --- basic blocks --------------------------------------------------------------------------------------------
+
+
+@native
+def _checksum(s: Any, va: Any, size: Any) -> Any:
+    """A hash of the bytes of a block."""
+    total = 0
+    for offset in range(size):
+        total = (total ^ _code_byte(s, va + offset)) * 0x100000001B3
+        total ^= (total >> 29) & 0x7FFFFFFFF
+    return total
+
+
+@native
+def _find_block(s: Any, key: Any) -> Any:
+    """Index of a block in the open-addressing table; the free place where it belongs if it is not there."""
+    index = (key ^ (key >> 7) ^ (key >> 43)) & s.block_mask
+    while True:
+        found = block_at(s.blocks, index).key
+        if found == key or found == 0:
+            return index
+        index = (index + 1) & s.block_mask
+
+
+@native
+def _enter_pages(s: Any, va: Any, size: Any) -> Any:
+    """Note the pages that a block lies on. False when one of them must be fetched again."""
+    page = va & PAGE
+    if s.fetch_page != page | KNOWN:
+        pa = _code_page(s, page)
+        if pa < 0:
+            return False
+        s.fetch_page = page | KNOWN
+        s.fetch_pa = pa
+    last = (va + size - 1) & PAGE
+    if last != page:
+        pa = _code_page(s, last)
+        if pa < 0:
+            return False
+        s.second_pa = pa
+    return True
+
+
+@native
+def _is_volatile(s: Any, va: Any, size: Any) -> Any:
+    """Whether the bytes at this place may have changed since the block was counted first."""
+    both = FETCHED | WRITTEN
+    return words(s.frame_flags)[s.fetch_pa >> 12] == both or (va ^ (va + size - 1)) & PAGE != 0
+
+
+@entry(void(word, word, int32, word))
+def block(uc: Any, va: Any, size32: Any, user_data: Any) -> None:
+    """UC_HOOK_BLOCK: count a basic block, or stop before it."""
+    s = state_at(user_data, 0)
+    size = word(size32)
+    if not _enter_pages(s, va, size):
+        s.fetch_page = 0
+        flush_soft_tlb(s)
+        _stop(s, STOP_REFETCH, 0)
+        return
+    key = s.fetch_pa | (va & 0xFFF) | (size << 48)
+    index = _find_block(s, key)
+    known = block_at(s.blocks, index)
+    is_known = known.key == key and (known.rep_va == 0 or known.rep_va == va + known.rep_offset)
+    if not is_known or (_is_volatile(s, va, size) and known.checksum != _checksum(s, va, size)):
+        s.block_va = va
+        s.block_size = size
+        s.block_key = key
+        s.block_index = index
+        s.stop_value = _checksum(s, va, size)
+        _stop(s, STOP_UNKNOWN, va)
+        return
+    instructions = known.instructions
+    if s.rep_va != 0 and s.rep_va == va and known.rep_offset == 0:
+        instructions = 0
+    if s.instructions + instructions > s.deadline:
+        s.block_va = va
+        s.block_size = size
+        s.block_key = key
+        s.block_index = index
+        _stop(s, STOP_DEADLINE, va)
+        return
+    s.instructions += instructions
+    s.reads += known.reads
+    s.writes += known.writes
+    s.rep_va = known.rep_va
+    s.block_va = va
+    s.block_key = key
+    s.block_size = size
+    s.block_index = index
+    s.fetched_0 = 0
+    s.fetched_1 = 0
+
+
+@entry(void(word, word, int32, word))
+def repeat(uc: Any, va: Any, size: Any, user_data: Any) -> None:
+    """UC_HOOK_CODE at one REP instruction: count the accesses of one iteration."""
+    s = state_at(user_data, 0)
+    current = block_at(s.blocks, s.block_index)
+    if current.rep_va == va and words(s.env)[ENV_RCX] & current.rep_mask:
+        s.reads += current.rep_reads
+        s.writes += current.rep_writes
+
+
+# --- every access, every instruction -------------------------------------------------------------------------
+
+
+@native
+def _touch(s: Any, va: Any, kind: Any) -> None:
+    """One data access in the access engine. It was translated when Unicorn asked; here the model sees it anyway."""
+    if s.no_tlb:
+        translate(s, va, kind)
+        drop_page(s, va)
+        return
+    number, index = find(s, DTLB, va)
+    if number >= 0:
+        use(s, s.arrays[number], index)
+    else:
+        translate(s, va, kind)
+
+
+@native
+def _will_fault(s: Any, va: Any, kind: Any) -> Any:
+    """Whether the second page of a crossing access is still missing; the access then repeats, and counts then."""
+    if s.no_tlb:
+        return not _quiet_walk(s, va, kind)
+    number, _ = find(s, DTLB, va)
+    return number < 0
+
+
+@entry(void(word, int32, word, int32, word, word))
+def access(uc: Any, uc_kind: Any, pa: Any, size32: Any, value: Any, user_data: Any) -> None:
+    """UC_HOOK_MEM_READ and UC_HOOK_MEM_WRITE; `pa` is physical."""
+    s = state_at(user_data, 0)
+    kind = word(uc_kind) - UC_MEM_READ
+    size = word(size32)
+    va = (words(s.frame_va)[pa >> 12] & PAGE) | (pa & 0xFFF)
+    second = (va + size - 1) & PAGE
+    crosses = second != va & PAGE
+    if not crosses:
+        _touch(s, va, kind)
+    elif not _will_fault(s, second, kind):
+        _touch(s, va, kind)
+        _touch(s, second, kind)
+    elif not s.no_tlb:
+        _touch(s, va, kind)
+    if (s.listeners >> ON_ACCESS) & 1:
+        call(s.notify, (ON_ACCESS, va, kind | (size << 8), pa))
+
+
+@entry(void(word, word, int32, word))
+def instruction(uc: Any, va: Any, size32: Any, user_data: Any) -> None:
+    """UC_HOOK_CODE everywhere: walk for the fetch (`--tlb none`), tell listeners."""
+    s = state_at(user_data, 0)
+    if s.no_tlb:
+        leaf = translate(s, va, FETCH)
+        if not leaf or _physical(leaf, va & PAGE) != (
+            s.fetch_pa if va & PAGE == s.fetch_page & PAGE else s.second_pa
+        ):
+            s.fetch_page = 0
+            flush_soft_tlb(s)
+            _stop(s, STOP_REFETCH, 0)
+    if (s.listeners >> ON_INSTRUCTION) & 1:
+        notify(s, ON_INSTRUCTION, va, word(size32), 0)
+
+
+# --- instructions that need the machine ----------------------------------------------------------------------
+
+
+@entry(void(word, int32, word))
+def interrupt(uc: Any, number: Any, user_data: Any) -> None:
+    """UC_HOOK_INTR: an exception or INT n. Unicorn must forget it, or it would end in a silent double fault."""
+    s = state_at(user_data, 0)
+    words(s.old_exception)[0] |= 0xFFFFFFFF
+    _stop(s, STOP_INTERRUPT, word(number))
+
+
+@entry(boolean(word, word))
+def invalid(uc: Any, user_data: Any) -> Any:
+    """UC_HOOK_INSN_INVALID: CLAC, STAC, INVPCID, VMCALL, UD2 ... are the machine's to execute."""
+    _stop(state_at(user_data, 0), STOP_INVALID, 0)
+    return True
+
+
+@entry(void(word, word))
+def syscall(uc: Any, user_data: Any) -> None:
+    """UC_HOOK_INSN for SYSCALL."""
+    _stop(state_at(user_data, 0), STOP_SYSCALL, 0)
+
+
+@entry(void(word, word))
+def sysenter(uc: Any, user_data: Any) -> None:
+    """UC_HOOK_INSN for SYSENTER."""
+    _stop(state_at(user_data, 0), STOP_SYSENTER, 0)
+
+
+@entry(int32(word, int32, int32, word))
+def port_in(uc: Any, port: Any, size: Any, user_data: Any) -> Any:
+    """UC_HOOK_INSN for IN: there are no ports; user code gets #GP, the kernel reads all ones."""
+    _stop(state_at(user_data, 0), STOP_PORT, word(port))
+    return int32(-1)
+
+
+@entry(void(word, int32, int32, int32, word))
+def port_out(uc: Any, port: Any, size: Any, value: Any, user_data: Any) -> None:
+    """UC_HOOK_INSN for OUT."""
+    _stop(state_at(user_data, 0), STOP_PORT, word(port))
+
+
+@entry(int32(word, word))
+def cpuid(uc: Any, user_data: Any) -> Any:
+    """UC_HOOK_INSN for CPUID: answered from our own table."""
+    notify(state_at(user_data, 0), CPUID, 0, 0, 0)
+    return int32(1)
+
+
+@entry(int32(word, word))
+def rdtsc(uc: Any, user_data: Any) -> Any:
+    """UC_HOOK_INSN for RDTSC: the model's clock."""
+    notify(state_at(user_data, 0), RDTSC, 0, 0, 0)
+    return int32(1)
+
+
+@entry(int32(word, word))
+def rdtscp(uc: Any, user_data: Any) -> Any:
+    """UC_HOOK_INSN for RDTSCP."""
+    notify(state_at(user_data, 0), RDTSCP, 0, 0, 0)
+    return int32(1)
+
+
+# --- called from Python --------------------------------------------------------------------------------------
+
+
+@entry(word(word, word, word))
+def translate_entry(state: Any, va: Any, access: Any) -> Any:
+    """Translate one access of the machine itself; returns the physical address, or -1 with the fault in the state."""
+    s = state_at(state, 0)
+    leaf = translate(s, va, access)
+    if not leaf:
+        s.fault_page = va
+        s.fault_access = access & 3
+        return -1
+    return _physical(leaf, va)
+
+
+@entry(void(word, word, word, word))
+def invalidate_entry(state: Any, va: Any, pcid: Any, globals_too: Any) -> None:
+    """Invalidate TLB entries (SDM 4.10.4.1) and, since Unicorn's must stay a subset, all of its own."""
+    s = state_at(state, 0)
+    invalidate(s, va, pcid, globals_too != 0)
+    s.fetch_page = 0
+    flush_soft_tlb(s)
+
+
+@entry(word(word, word))
+def find_block(state: Any, key: Any) -> Any:
+    """Where a block stands, or belongs, in the table."""
+    return _find_block(state_at(state, 0), key)

@@ -1,0 +1,49 @@
+"""Time: one deterministic clock in cycles, of which every cause keeps its own part.
+
+Nothing here measures the host. What the native code counts (instructions, STLB hits, entry reads, assists) costs
+what the CPU profile says; everything else is charged by name when it happens. The parts sum to the total, always:
+the total *is* their sum.
+"""
+
+from __future__ import annotations
+
+from .profile import Costs
+from .state import State
+
+__all__ = ["Clock"]
+
+
+class Clock:
+    """The cycle clock of one machine."""
+
+    def __init__(self, state: State, costs: Costs) -> None:
+        self._state, self._costs = state, costs
+        self._charged: dict[str, int] = {}
+        self._sum = 0
+
+    def charge(self, cause: str, cycles: int) -> None:
+        """Let time pass for a named cause."""
+        self._charged[cause] = self._charged.get(cause, 0) + cycles
+        self._sum += cycles
+
+    def _native(self) -> tuple[int, int, int, int]:
+        s, costs = self._state, self._costs
+        stlb_hits = s.misses[0] + s.misses[1] - s.misses[2]
+        return (
+            s.instructions // costs.instructions_per_cycle,
+            stlb_hits * costs.stlb_hit,
+            sum(s.entry_reads) * costs.walk_entry_read,
+            (s.accessed_assists + s.dirty_assists) * costs.walk_ad_assist,
+        )
+
+    @property
+    def now(self) -> int:
+        """Cycles since power-on."""
+        return sum(self._native()) + self._sum
+
+    def by_cause(self) -> dict[str, int]:
+        """Cycles of each cause; causes that cost nothing so far are left out, except instructions."""
+        instructions, stlb, walks, assists = self._native()
+        parts = {"instructions": instructions, "stlb_hits": stlb, "page_walks": walks, "ad_assists": assists}
+        parts.update(self._charged)
+        return {cause: cycles for cause, cycles in parts.items() if cycles or cause == "instructions"}

@@ -1,0 +1,120 @@
+"""The native code, compiled once and kept on disk as one object file.
+
+numba compiles the functions of `callbacks.py` in some twenty seconds; importing numba alone takes longer than most
+runs of cr3. So the machine code is written to a cache folder whose name is a fingerprint of everything it
+depends on (it can never be stale), and later starts only load it, through LLVM's own linker.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import tempfile
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import Any
+
+import llvmlite.binding as llvm
+import platformdirs
+
+__all__ = ["addresses", "cache_file"]
+
+_SOURCES = ("native", "records", "state", "pte", "tlb", "walk", "soft_tlb", "translate", "callbacks")
+_PREFIX = "cr3_"
+_UNUSED_SYMBOLS = ("numba_gil_ensure", "numba_gil_release")
+"""numba refers to these where a compiled function raises; ours never do."""
+
+_keep: list[Any] = []
+"""The engine that owns the loaded code; it lives as long as the process."""
+
+
+def _fingerprint() -> str:
+    """A name for everything that the machine code depends on: sources, compiler, Python, processor."""
+    digest = hashlib.sha256()
+    for name in _SOURCES:
+        digest.update((Path(__file__).parent / f"{name}.py").read_bytes())
+    versions = [metadata.version(name) for name in ("numba", "llvmlite")]
+    digest.update(repr([versions, sys.version, llvm.get_host_cpu_name()]).encode())
+    return digest.hexdigest()[:16]
+
+
+def _is_writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def cache_file() -> Path:
+    """The object file: beside this package, else in the user's cache folder, else in a temporary one."""
+    name = f"native-{_fingerprint()}.o"
+    folders = [Path(__file__).parent / "__pycache__", Path(platformdirs.user_cache_dir("cr3"))]
+    for folder in folders:
+        if (folder / name).exists():
+            return folder / name
+    for folder in folders:
+        if _is_writable(folder):
+            return folder / name
+    return Path(tempfile.mkdtemp(prefix="cr3-")) / name
+
+
+def _link() -> bytes:
+    """Compile all entries and link them into one object file."""
+    import_module("emu.callbacks")
+    from .native import ENTRIES
+
+    whole: Any = None
+    for name, compiled in ENTRIES.items():
+        module = llvm.parse_assembly(compiled.inspect_llvm())
+        module.get_function(compiled.native_name).name = _PREFIX + name
+        if whole is None:
+            whole = module
+        else:
+            whole.link_in(module)
+    return bytes(_target_machine(whole.triple).emit_object(whole))
+
+
+def _target_machine(triple: str) -> Any:
+    features = llvm.get_host_cpu_features().flatten()
+    return llvm.Target.from_triple(triple).create_target_machine(
+        cpu=llvm.get_host_cpu_name(), features=features, opt=3, reloc="static", codemodel="jitdefault", jit=True
+    )
+
+
+def _compile(file: Path) -> None:
+    """Fill the cache; another process that does the same at the same time does no harm."""
+    print("cr3: compiling the memory hardware, once (about 20 s) ...", file=sys.stderr, flush=True)
+    code = _link()
+    handle, name = tempfile.mkstemp(dir=file.parent, suffix=".tmp")
+    with os.fdopen(handle, "wb") as stream:
+        stream.write(code)
+    Path(name).replace(file)
+
+
+def addresses() -> dict[str, int]:
+    """Host addresses of the native entries of `callbacks.py`, by name; compiles them if no cache has them."""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    file = cache_file()
+    if not file.exists():
+        _compile(file)
+    for symbol in _UNUSED_SYMBOLS:
+        llvm.add_symbol(symbol, 1)
+    machine = llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine(jit=True)
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+    code = llvm.ObjectFileRef.from_path(str(file))
+    names = _names(file)
+    engine.add_object_file(code)
+    engine.finalize_object()
+    _keep.append(engine)
+    return {name: engine.get_function_address(_PREFIX + name) for name in names}
+
+
+def _names(file: Path) -> list[str]:
+    """Names of the entries in an object file (they are in its string table, NUL-terminated)."""
+    text = file.read_bytes()
+    marker = b"\0" + _PREFIX.encode()
+    return [part.split(b"\0", 1)[0].decode() for part in text.split(marker)[1:]]

@@ -1,0 +1,48 @@
+"""The shared state as native code sees it: the records of `state.py`, by name (native)."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+
+from .native import call, native, numba, reference
+from .state import Block, State, TlbEntry
+
+__all__ = ["block_at", "entry_at", "notify", "state_at"]
+
+
+def _signed(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The same layout with signed words, as native code wants it."""
+    if dtype.subdtype is not None:
+        base, shape = dtype.subdtype
+        return np.dtype((_signed(base), shape))
+    if dtype.names is None:
+        return np.dtype(np.int64)
+    assert dtype.fields is not None
+    fields = [dtype.fields[name] for name in dtype.names]
+    return np.dtype(
+        {
+            "names": list(dtype.names),
+            "formats": [_signed(field[0]) for field in fields],
+            "offsets": [field[1] for field in fields],
+            "itemsize": dtype.itemsize,
+        }
+    )
+
+
+def record_type(structure: type[ctypes.Structure]) -> Any:
+    """The numba record with the layout of a ctypes structure of 64-bit words."""
+    return numba.from_dtype(_signed(np.dtype(structure)))
+
+
+state_at = reference(record_type(State))
+entry_at = reference(record_type(TlbEntry))
+block_at = reference(record_type(Block))
+
+
+@native
+def notify(s: Any, event: Any, a: Any, b: Any, c: Any) -> None:
+    """Tell Python about an event, now."""
+    call(s.notify, (event, a, b, c))

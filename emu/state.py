@@ -1,0 +1,218 @@
+"""The block of memory that Python and the native code share, drawn once.
+
+Everything the memory hardware remembers lives here: control registers, the descriptions of the TLBs,
+what is being counted, why the processor stopped. Python sees a `ctypes.Structure`; native code
+sees the same bytes as a numba record, with the same field names.
+
+Addresses and entries are unsigned for Python and signed for native code (see `native.py`).
+
+>>> state = State()
+>>> state.cr3 = 0xFFFF_8880_0000_0000
+>>> hex(state.cr3)
+'0xffff888000000000'
+"""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import c_uint64
+from enum import IntEnum
+from typing import Final
+
+__all__ = [
+    "Block",
+    "Engine",
+    "Event",
+    "Fault",
+    "State",
+    "Stop",
+    "TlbArray",
+    "TlbEntry",
+    "TlbKind",
+]
+
+MAX_ARRAYS: Final = 16
+"""TLB arrays and paging-structure caches of one processor, all together."""
+
+
+class TlbKind(IntEnum):
+    """What an array of translations serves. The first three are counted, in this order."""
+
+    ITLB = 0
+    DTLB = 1
+    STLB = 2
+    PAGING_STRUCTURE = 3
+
+
+class Engine(IntEnum):
+    """Who looks at an access: only those that Unicorn cannot translate itself, or every one."""
+
+    TRAP = 0
+    ACCESS = 1
+
+
+class Stop(IntEnum):
+    """Why execution left Unicorn."""
+
+    NONE = 0
+    FAULT = 1  # a translation was refused; see Fault
+    INTERRUPT = 2  # an exception or software interrupt raised by the instruction itself
+    INVALID = 3  # an instruction that Unicorn does not execute
+    SYSCALL = 4
+    SYSENTER = 5
+    PORT = 6  # IN or OUT
+    DEADLINE = 7  # the instruction budget or the timer
+    UNKNOWN_BLOCK = 8  # a basic block that was never counted before
+    REFETCH = 9  # the page being executed left the ITLB
+    BAD_PHYSICAL = 10  # a translation points outside RAM
+    REQUESTED = 11  # an event hook asked to stop
+
+
+class Fault(IntEnum):
+    """Why a translation was refused."""
+
+    NONE = 0
+    PAGE = 1
+    NOT_CANONICAL = 2
+    BAD_PHYSICAL = 3
+
+
+class Event(IntEnum):
+    """What native code tells Python about at once, if someone listens (or, for the last ones, always)."""
+
+    TLB_MISS = 0
+    PAGE_WALK = 1
+    ACCESS = 2
+    INSTRUCTION = 3
+    CPUID = 8
+    RDTSC = 9
+    RDTSCP = 10
+
+
+class TlbEntry(ctypes.Structure):
+    """One translation. `tag` is the page's address | PCID; `leaf` is a page-table leaf with the effective rights."""
+
+    _fields_ = (("tag", c_uint64), ("leaf", c_uint64), ("stamp", c_uint64))
+
+
+class TlbArray(ctypes.Structure):
+    """One set-associative array of translations of some page sizes."""
+
+    _fields_ = (
+        ("kind", c_uint64),
+        ("shifts", c_uint64),  # bit n set: holds pages of 1 << n bytes
+        ("entries", c_uint64),  # host address of sets * ways TlbEntry
+        ("sets", c_uint64),
+        ("ways", c_uint64),
+        ("hash_bits", c_uint64),  # 0: linear; n: XOR of two fields of n bits
+        ("policy", c_uint64),
+        ("trees", c_uint64),  # host address of one PLRU word a set
+        ("last", c_uint64),  # index of the entry that was used last: looked at first
+    )
+
+
+class Block(ctypes.Structure):
+    """What one basic block counts, found again by the physical address and size of its code."""
+
+    _fields_ = (
+        ("key", c_uint64),  # physical address | size << 48; 0: free
+        ("checksum", c_uint64),  # of its bytes, compared where code may have been written
+        ("instructions", c_uint64),
+        ("reads", c_uint64),
+        ("writes", c_uint64),
+        ("rep_va", c_uint64),  # va of the REP instruction that ends the block; 0: none
+        ("rep_offset", c_uint64),
+        ("rep_reads", c_uint64),  # accesses of one iteration
+        ("rep_writes", c_uint64),
+        ("rep_mask", c_uint64),  # of RCX: 32 or 64 bits
+    )
+
+
+class State(ctypes.Structure):
+    """All state shared with native code. Host addresses of C functions come first."""
+
+    _fields_ = (
+        # C functions
+        ("uc", c_uint64),  # the Unicorn handle
+        ("uc_ctl", c_uint64),
+        ("uc_emu_stop", c_uint64),
+        ("notify", c_uint64),  # Python, called when an event has a listener
+        # Unicorn's own data, found by calibration (softcore.py)
+        ("env", c_uint64),
+        ("soft_tlb", c_uint64),  # address of its {mask, table} pair
+        ("soft_used", c_uint64),
+        ("soft_victims", c_uint64),
+        ("old_exception", c_uint64),  # address of an int32
+        # guest memory
+        ("ram", c_uint64),
+        ("ram_size", c_uint64),
+        ("frame_flags", c_uint64),  # one word a frame: FETCHED | WRITTEN
+        ("frame_va", c_uint64),  # one word a frame: the page that the soft-TLB maps to it, | 1 (access engine)
+        # the processor's state
+        ("cpl", c_uint64),
+        ("cr3", c_uint64),  # physical address of the top table
+        ("pcid", c_uint64),
+        ("write_protect", c_uint64),  # CR0.WP
+        ("smep", c_uint64),
+        ("smap", c_uint64),
+        ("alignment_check", c_uint64),  # RFLAGS.AC, which lifts SMAP
+        ("globals_enabled", c_uint64),  # CR4.PGE
+        ("nxe", c_uint64),
+        ("levels", c_uint64),  # 4 or 5
+        ("physical_mask", c_uint64),  # bits of an entry's address field that must be zero
+        ("page1g", c_uint64),
+        # translation hardware
+        ("engine", c_uint64),
+        ("no_tlb", c_uint64),
+        ("arrays", TlbArray * MAX_ARRAYS),
+        ("array_count", c_uint64),
+        ("evicted_tag", c_uint64),  # of the entry that the last insert overwrote
+        ("clock", c_uint64),  # stamps for FIFO and LRU
+        ("random", c_uint64),  # xorshift state
+        # code
+        ("fetch_page", c_uint64),  # va of the page being executed, | 1 when known
+        ("fetch_pa", c_uint64),
+        ("second_pa", c_uint64),  # of the page that the block ends on, if it is another
+        ("fetched_0", c_uint64),  # pages that the last fetches brought, | 1
+        ("fetched_1", c_uint64),
+        ("fetched_pa_0", c_uint64),
+        ("fetched_pa_1", c_uint64),
+        ("blocks", c_uint64),  # host address of the block table
+        ("block_mask", c_uint64),
+        ("block_va", c_uint64),  # the block being executed
+        ("block_size", c_uint64),
+        ("block_key", c_uint64),
+        ("block_index", c_uint64),
+        ("rep_va", c_uint64),  # the REP instruction that ended the last block; 0: none
+        # why it stopped
+        ("stop", c_uint64),
+        ("stop_detail", c_uint64),
+        ("stop_value", c_uint64),
+        ("fault", c_uint64),
+        ("fault_page", c_uint64),
+        ("fault_code", c_uint64),
+        ("fault_access", c_uint64),
+        # what was counted
+        ("deadline", c_uint64),  # stop before the block that would pass this many instructions
+        ("instructions", c_uint64),
+        ("reads", c_uint64),
+        ("writes", c_uint64),
+        ("misses", c_uint64 * 3),
+        ("evictions", c_uint64 * 3),
+        ("entry_reads", c_uint64 * 4),  # user fetch, user data, kernel fetch, kernel data
+        ("walks_by", c_uint64 * 4),
+        ("walk_depth", c_uint64),  # the last walk: how many entries it read, where, and what
+        ("walk_addresses", c_uint64 * 5),
+        ("walk_entries", c_uint64 * 5),
+        ("accessed_assists", c_uint64),
+        ("dirty_assists", c_uint64),
+        ("soft_flushes", c_uint64),
+        ("seen_reads", c_uint64),  # by the access engine's hooks
+        ("seen_writes", c_uint64),
+        # events: bit n set when event kind n has a listener
+        ("listeners", c_uint64),
+    )
+
+
+FETCHED: Final = 1
+WRITTEN: Final = 2
