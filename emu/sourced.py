@@ -233,11 +233,12 @@ def _line_of(text: str, key: str) -> int:
         if header := re.match(r"\s*(\[\[?)\s*([\w.-]+)\s*\]", line):
             table = header[2]
             if header[1] == "[[":
+                lines.setdefault(table, number)
                 counts[table] = counts.get(table, -1) + 1
                 table = f"{table}[{counts[table]}]"
             lines.setdefault(table, number)
         elif assignment := re.match(r"\s*([\w-]+)\s*=", line):
             lines.setdefault(f"{table}.{assignment[1]}" if table else assignment[1], number)
     while key and key not in lines:
-        key = key.rpartition(".")[0]
+        key = key[: max(key.rfind("."), key.rfind("["), 0)]
     return lines.get(key, 0)
