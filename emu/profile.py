@@ -3,7 +3,7 @@
 Two processors with the same instruction set differ in what a kernel course measures: how many
 translations their TLBs hold, how long a page walk or a write to CR3 takes, whether they have PCIDs,
 whether Meltdown works on them. A profile is one TOML file in `emu/profiles` that states all of this for
-one part. Each value in it is cited, or is an assumption that says why (`sourced.py`).
+one part. Each value in it is cited, or is an assumption that says why (`provenance.py`).
 
 >>> skylake = load_profile("skylake")
 >>> stlb = skylake.tlb.stlb[0]
@@ -27,7 +27,7 @@ from types import MappingProxyType
 from typing import Annotated, Final
 
 from .exceptions import ProfileError
-from .sourced import SourcedToml, Unit, Value
+from .provenance import SourcedToml, Unit, Value
 
 __all__ = [
     "PAGE_SIZES",
@@ -138,7 +138,9 @@ class TlbGeometry:
         >>> stlb.set_of(0b1), stlb.set_of(0b1_0000000), stlb.set_of(0b1_0000001)
         (1, 1, 0)
         """
-        return (page_number ^ (page_number >> self.hash_bits if self.hash_bits else 0)) & (self.sets - 1)
+        if self.hash_bits:
+            page_number ^= page_number >> self.hash_bits
+        return page_number & (self.sets - 1)
 
     def problems(self) -> Problems:
         """Yield (key, what is wrong) for a geometry that cannot be built."""

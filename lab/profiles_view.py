@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from emu.profile import Profile, TlbGeometry, array_for, load_profile, profile_names
-from emu.sourced import Value
+from emu.provenance import Value
 
 __all__ = [
     "overview_as_dict",

@@ -82,7 +82,7 @@ class SourcedToml:
         self.values: list[Value] = []
         try:
             self.raw = tomllib.loads(self.text)
-        except tomllib.TOMLDecodeError as error:
+        except (tomllib.TOMLDecodeError, RecursionError) as error:
             raise ProfileError(_syntax_error(self.path, str(error))) from error
         self.citations = self._citations()
 
