@@ -132,7 +132,7 @@ class TlbGeometry:
         """Return the set that holds a page: an address shifted right by its page size (`PAGE_SIZES`).
 
         "linear" takes the low bits; "xor" first folds the next bits onto them, XOR-7 for 128 sets and
-        XOR-8 for 256 (names: Gras et al., TLBleed, USENIX Security 2018; code: vusec/tlbdr, `TSL2`).
+        XOR-8 for 256 (github.com/vusec/tlbdr: `TSL2` in case-studies/tlbleed/madtlb.c).
 
         >>> stlb = TlbGeometry(sizes=("4K", "2M"), entries=1536, ways=12, hash="xor")
         >>> stlb.set_of(0b1), stlb.set_of(0b1_0000000), stlb.set_of(0b1_0000001)
