@@ -1,1 +1,54 @@
+"""The hardware of cr3: what a processor manual describes, and nothing about any operating system.
 
+Real x86-64 code runs in Unicorn; the page walker, TLBs, privilege, exceptions and time around it are modelled here.
+Start with `Machine`, which shows a complete example.
+"""
+
+from __future__ import annotations
+
+from .events import Event, Hub, event, event_names
+from .exceptions import (
+    AssemblyError,
+    EmuError,
+    GuestHalted,
+    ImageError,
+    InputError,
+    MachineError,
+    ProfileError,
+    TripleFault,
+)
+from .machine import Halt, Machine
+from .page_walk import PageWalkReport, Step, page_walk
+from .profile import Profile, load_profile, profile_names
+from .pte import PAGE_SHIFT, PAGE_SIZE, Access, Cr0, Cr4, Efer, Pte, Rflags
+
+__all__ = [
+    "PAGE_SHIFT",
+    "PAGE_SIZE",
+    "Access",
+    "AssemblyError",
+    "Cr0",
+    "Cr4",
+    "Efer",
+    "EmuError",
+    "Event",
+    "GuestHalted",
+    "Halt",
+    "Hub",
+    "ImageError",
+    "InputError",
+    "Machine",
+    "MachineError",
+    "PageWalkReport",
+    "Profile",
+    "ProfileError",
+    "Pte",
+    "Rflags",
+    "Step",
+    "TripleFault",
+    "event",
+    "event_names",
+    "load_profile",
+    "page_walk",
+    "profile_names",
+]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from .exceptions import InputError, MachineError, ProcessorException
+from .page_walk import page_walk
 from .profile import PAGE_SIZES, Profile, TlbGeometry
 from .pte import PAGE_SIZE, Access, Pte
 from .ram import Ram
@@ -164,6 +165,10 @@ class Mmu:
         """One aligned 8-byte store."""
         self.state.writes += 1
         self.ram.store64(self.translate(va, Access.WRITE, implicit=implicit), value)
+
+    def peek(self, va: int) -> int | None:
+        """Physical address of `va` in the current page tables, whatever its rights; no effect, nothing counted."""
+        return page_walk(self.ram, self.state.cr3, va, self.state.levels).pa
 
     # --- looking inside ---------------------------------------------------------------------------------------
 

@@ -1,0 +1,106 @@
+"""Basic blocks: what each one counts, worked out once.
+
+Unicorn executes a block (straight-line code up to a branch) at a time and tells when one begins. What a block
+retires and how often it touches memory depends on its bytes alone, so those numbers are looked up in a table by the
+physical address and size of its code, and only added. A block that is cut short by a fault is corrected by
+what its tail would have counted. A REP instruction ends its block; its accesses are counted an iteration at a time.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from .instruction import Instruction, decode_block
+from .state import Block, State
+
+__all__ = ["BlockTable", "Counts"]
+
+FIRST_SIZE: Final = 1 << 12
+ADDRESS_SIZE: Final = 0x67
+"""The address-size prefix: RCX, RSI and RDI are used as 32-bit registers (SDM Vol. 2A 2.1.1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Instructions and data accesses."""
+
+    instructions: int = 0
+    reads: int = 0
+    writes: int = 0
+
+
+class BlockTable:
+    """The table that native code looks up, and behind it the instructions of each block."""
+
+    def __init__(self, state: State, find: Callable[[int], int]) -> None:
+        self._state, self._find = state, find
+        self._instructions: dict[int, tuple[Instruction, ...]] = {}
+        self._allocate(FIRST_SIZE)
+
+    def _allocate(self, size: int) -> None:
+        self._table = (Block * size)()
+        self._state.blocks = ctypes.addressof(self._table)
+        self._state.block_mask = size - 1
+
+    def _grow(self) -> None:
+        old = self._table
+        self._allocate(2 * len(old))
+        for block in old:
+            if block.key:
+                self._table[self._find(block.key)] = block
+
+    def learn(self, code: bytes) -> bool:
+        """Enter the block that the state describes, whose bytes are `code`. True if it ends in a REP instruction."""
+        s = self._state
+        if 2 * len(self._instructions) > len(self._table):
+            self._grow()
+        instructions = decode_block(code)
+        self._instructions[s.block_key] = instructions
+        plain = [one for one in instructions if not one.rep]
+        block = Block(
+            key=s.block_key,
+            checksum=s.stop_value,
+            instructions=len(instructions),
+            reads=sum(one.reads for one in plain),
+            writes=sum(one.writes for one in plain),
+        )
+        last = instructions[-1]
+        if last.rep:
+            block.rep_offset = len(code) - last.size
+            block.rep_va = s.block_va + block.rep_offset
+            block.rep_reads, block.rep_writes = last.reads, last.writes
+            block.rep_mask = (1 << 32) - 1 if ADDRESS_SIZE in code[-last.size : -1] else (1 << 64) - 1
+        self._table[self._find(s.block_key)] = block
+        return last.rep
+
+    def instructions(self) -> tuple[Instruction, ...]:
+        """The instructions of the block that was entered last; empty if there is none."""
+        return self._instructions.get(self._state.block_key, ())
+
+    def address_of(self, number: int) -> int:
+        """Address of instruction `number` of the block that was entered last."""
+        return self._state.block_va + sum(one.size for one in self.instructions()[:number])
+
+    def tail(self, rip: int, *, inclusive: bool) -> Counts:
+        """What the current block counted for the instructions from `rip` on (or after the one at `rip`)."""
+        counts = Counts()
+        va = self._state.block_va
+        for one in self.instructions():
+            if va >= rip + (0 if inclusive else 1):
+                reads, writes = (0, 0) if one.rep else (one.reads, one.writes)
+                counts = Counts(counts.instructions + 1, counts.reads + reads, counts.writes + writes)
+            va += one.size
+        return counts
+
+    def repeating(self, rip: int) -> Block | None:
+        """The current block, if `rip` is the REP instruction that ends it."""
+        block = self._table[self._state.block_index]
+        return block if block.rep_va == rip and block.key == self._state.block_key else None
+
+    def clear(self) -> None:
+        """Forget every block: code was replaced."""
+        self._instructions.clear()
+        self._allocate(len(self._table))

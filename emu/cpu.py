@@ -1,0 +1,457 @@
+"""The processor core: Unicorn executes instructions, and leaves with a trap where the model must act.
+
+The guest always runs in Unicorn's ring 3, whatever its CPL in the model is. So every instruction that is privileged,
+or that needs the memory hardware's refusal, traps to here; `Cpu.run` returns what happened as a `Trap`, with RIP exactly
+where the manual puts it and with the counters corrected for what did not execute.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any, Final
+
+import unicorn as uc_api
+from unicorn import unicorn_const as uc_const
+from unicorn import x86_const as x86
+from unicorn.unicorn_py3.unicorn import uclib
+
+from .blocks import BlockTable
+from .exceptions import MachineError
+from .instruction import MAX_SIZE, Instruction, decode
+from .mmu import Mmu
+from .pte import PAGE_SIZE, Access, Rflags
+from .ram import Ram
+from .soft_tlb import FLUSH_COMMAND
+from .softcore import GPR_NAMES, Softcore
+from .state import Engine, Fault, State, Stop
+
+__all__ = ["Cpu", "Trap", "TrapKind"]
+
+RIP: Final = 16
+MASK64: Final = (1 << 64) - 1
+NEVER: Final = (1 << 63) - 1
+PAGE: Final = ~(PAGE_SIZE - 1)
+NO_EXCEPTION: Final = -1
+USER_SELECTORS: Final = 0x23 << 48
+"""STAR for the one real SYSRET at power-on: CS 0x33 and SS 0x2b, as Linux has them."""
+
+
+class TrapKind(Enum):
+    """Why the processor left Unicorn."""
+
+    PAGE_FAULT = auto()  # or #GP/#SS for an address that is not canonical; see Trap.vector
+    EXCEPTION = auto()  # raised by the instruction at RIP itself: #DE, #DB ...
+    SOFTWARE_INTERRUPT = auto()  # INT n, INT3: RIP is after it
+    PRIVILEGED = auto()  # needs the model: system instructions, and #GP or #UD otherwise
+    SYSCALL = auto()  # RIP is after it
+    DEADLINE = auto()  # the instruction deadline
+    BREAKPOINT = auto()  # one of `stops`, before it executes
+    REQUESTED = auto()  # an event hook asked to stop
+
+
+@dataclass(frozen=True, slots=True)
+class Trap:
+    """What happened. `vector`, `error_code` and `address` where there is an exception to deliver."""
+
+    kind: TrapKind
+    vector: int = 0
+    error_code: int | None = None
+    address: int | None = None
+    instruction: Instruction | None = None
+
+
+class Cpu:
+    """One core over one RAM. `gprs[i]` are the general registers in encoding order, `gprs[16]` is RIP."""
+
+    def __init__(self, state: State, ram: Ram, mmu: Mmu, engine: Engine, code: dict[str, int]) -> None:
+        self.state, self.ram, self.mmu, self._code = state, ram, mmu, code
+        self.uc = uc_api.Uc(uc_const.UC_ARCH_X86, uc_const.UC_MODE_64)
+        self.uc.mem_map_ptr(0, ram.size, uc_const.UC_PROT_ALL, ram.words.ctypes.data)
+        self._enter_ring3()
+        self.core = Softcore(self.uc)
+        self.gprs = self.core.gprs
+        self._handle = ctypes.c_void_p(self.core._handle)
+        self._scratch = ctypes.c_uint64()
+        self._check_soft_tlb()
+        self._share_addresses()
+        find = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)(code["find_block"])
+        address = ctypes.addressof(state)
+        self.blocks = BlockTable(state, lambda key: find(address, key))
+        self._repeats: set[int] = set()
+        self._hooks: dict[str, int] = {}
+        self.stops: tuple[int, ...] = ()
+        self.interrupt_flag = False
+        self._install(engine)
+        state.deadline = NEVER
+        ram.on_code_write = self._code_written
+
+    # --- power-on ---------------------------------------------------------------------------------------------
+
+    def _enter_ring3(self) -> None:
+        """Execute one real SYSRET with paging off; from then on Unicorn runs in ring 3."""
+        uc = self.uc
+        uc.ctl_exits_enabled(True)
+        uc.ctl_set_exits([])
+        uc.mem_write(PAGE_SIZE, b"\x48\x0f\x07")
+        uc.msr_write(0xC000_0081, USER_SELECTORS)
+        uc.msr_write(0xC000_0080, uc.msr_read(0xC000_0080) | 1)
+        uc.reg_write(x86.UC_X86_REG_RCX, PAGE_SIZE)
+        uc.reg_write(x86.UC_X86_REG_R11, 0x202)
+        uc.emu_start(PAGE_SIZE, 0, count=1)
+        uc.mem_write(PAGE_SIZE, bytes(3))
+        uc.ctl_set_tlb_mode(uc_const.UC_TLB_VIRTUAL)
+        uc.reg_write(x86.UC_X86_REG_MXCSR, 0x1F80)
+        uc.reg_write(x86.UC_X86_REG_FPCW, 0x37F)
+        uc.reg_write(x86.UC_X86_REG_FPTAG, 0xFFFF)
+        uc.reg_write(x86.UC_X86_REG_CR0, uc.reg_read(x86.UC_X86_REG_CR0) | 0x22)
+
+    def _check_soft_tlb(self) -> None:
+        """Load from two pages that share a place in the soft-TLB, and look where their entries are."""
+
+        def identity(_uc: Any, va: int, access: int, result: Any, _data: Any) -> bool:
+            result.paddr = va % (8 * PAGE_SIZE)
+            result.perms = uc_const.UC_PROT_EXEC if access == uc_const.UC_MEM_FETCH else uc_const.UC_PROT_READ
+            return True
+
+        hooks = [
+            self.uc.hook_add(uc_const.UC_HOOK_TLB_FILL, identity),
+            self.uc.hook_add(uc_const.UC_HOOK_INSN_INVALID, lambda uc, _: uc.emu_stop() or True),
+        ]
+        self.ram.write(0, b"\x8a\x03\x0f\x0b")  # mov al, [rbx]; ud2
+        first, second = 0x4000_2000, 0x4000_2000 + (256 << 12)
+        for va in (first, second):
+            self.gprs[3] = va
+            self.uc.emu_start(0, MASK64)
+            self.core.check_soft_tlb(va, self.ram.words.ctypes.data + va % (8 * PAGE_SIZE))
+        self.core.check_victims(first)
+        for hook in hooks:
+            self.uc.hook_del(hook)
+        self.uc.ctl_flush_tb()
+        self.ram.write(0, bytes(4))
+        for index in range(17):
+            self.gprs[index] = 0
+
+    def _share_addresses(self) -> None:
+        s, core = self.state, self.core
+        s.uc = core._handle
+        s.uc_ctl = ctypes.cast(uclib.uc_ctl, ctypes.c_void_p).value
+        s.uc_emu_stop = ctypes.cast(uclib.uc_emu_stop, ctypes.c_void_p).value
+        s.env = core.env
+        s.soft_tlb, s.soft_used = core.soft_tlb_address, core.soft_used_address
+        s.soft_victims, s.old_exception = core.soft_victims_address, core.old_exception_address
+        s.ram, s.ram_size = self.ram.words.ctypes.data, self.ram.size
+        s.frame_flags, s.frame_va = self.ram.frame_flags.ctypes.data, self.ram.frame_va.ctypes.data
+        self.flush_soft_tlb()
+
+    # --- hooks ------------------------------------------------------------------------------------------------
+
+    def _hook(self, name: str, kind: int, begin: int = 1, end: int = 0, *extra: int) -> None:
+        handle = ctypes.c_size_t()
+        status = uclib.uc_hook_add(
+            self._handle,
+            ctypes.byref(handle),
+            kind,
+            ctypes.c_void_p(self._code[name]),
+            ctypes.c_void_p(ctypes.addressof(self.state)),
+            ctypes.c_uint64(begin),
+            ctypes.c_uint64(end),
+            *(ctypes.c_int(number) for number in extra),
+        )
+        if status:
+            raise MachineError(f"Unicorn refuses the hook {name} (error {status})")
+        self._hooks[name] = handle.value
+
+    def _install(self, engine: Engine) -> None:
+        self._hook("fill", uc_const.UC_HOOK_TLB_FILL)
+        self._hook("block", uc_const.UC_HOOK_BLOCK)
+        self._hook("interrupt", uc_const.UC_HOOK_INTR)
+        self._hook("invalid", uc_const.UC_HOOK_INSN_INVALID)
+        for name, number in (
+            ("syscall", x86.UC_X86_INS_SYSCALL),
+            ("sysenter", x86.UC_X86_INS_SYSENTER),
+            ("port_in", x86.UC_X86_INS_IN),
+            ("port_out", x86.UC_X86_INS_OUT),
+            ("cpuid", x86.UC_X86_INS_CPUID),
+            ("rdtsc", x86.UC_X86_INS_RDTSC),
+            ("rdtscp", x86.UC_X86_INS_RDTSCP),
+        ):
+            self._hook(name, uc_const.UC_HOOK_INSN, 1, 0, number)
+        if engine == Engine.ACCESS:
+            self.see_every_access()
+        if self.state.no_tlb:
+            self.see_every_instruction(True)
+
+    def see_every_access(self) -> None:
+        """Switch to the access engine (there is no way back: what it needs to know it learns from now on)."""
+        if "access" not in self._hooks:
+            self.state.engine = Engine.ACCESS
+            self._hook("access", uc_const.UC_HOOK_MEM_READ | uc_const.UC_HOOK_MEM_WRITE)
+            self._retranslate()
+
+    def see_every_instruction(self, wanted: bool) -> None:
+        """Call the native instruction hook before every instruction, or no longer."""
+        if wanted and "instruction" not in self._hooks:
+            self._hook("instruction", uc_const.UC_HOOK_CODE)
+            self._retranslate()
+        elif not wanted and not self.state.no_tlb and "instruction" in self._hooks:
+            uclib.uc_hook_del(self._handle, ctypes.c_size_t(self._hooks.pop("instruction")))
+            self._retranslate()
+
+    def _retranslate(self) -> None:
+        """Drop Unicorn's translated code, which knows only the hooks of its time."""
+        self.uc.ctl_flush_tb()
+        self.flush_soft_tlb()
+
+    def _code_written(self, _pfn: int) -> None:
+        """The host wrote to a frame with translated code: Unicorn must translate it anew."""
+        self.uc.ctl_flush_tb()
+        self.blocks.clear()
+        self.flush_soft_tlb()
+
+    def flush_soft_tlb(self) -> None:
+        """Make Unicorn ask again for every page."""
+        self.state.soft_flushes += 1
+        self.state.fetch_page = 0
+        uclib.uc_ctl(self._handle, FLUSH_COMMAND)
+
+    # --- registers --------------------------------------------------------------------------------------------
+
+    @property
+    def rip(self) -> int:
+        """The instruction pointer."""
+        return self.gprs[RIP]
+
+    @rip.setter
+    def rip(self, va: int) -> None:
+        self.gprs[RIP] = va
+
+    @property
+    def rflags(self) -> int:
+        """RFLAGS. IF is the model's: Unicorn's own is always set."""
+        uclib.uc_reg_read(self._handle, x86.UC_X86_REG_RFLAGS, ctypes.byref(self._scratch))
+        flags = self._scratch.value & ~(Rflags.IF | Rflags.IOPL | Rflags.AC)
+        flags |= Rflags.AC if self.state.alignment_check else 0
+        return flags | Rflags.FIXED | (Rflags.IF if self.interrupt_flag else 0)
+
+    @rflags.setter
+    def rflags(self, value: int) -> None:
+        self.interrupt_flag = bool(value & Rflags.IF)
+        self.state.alignment_check = bool(value & Rflags.AC)
+        self._scratch.value = (value & ~Rflags.IOPL) | Rflags.FIXED | Rflags.IF
+        uclib.uc_reg_write(self._handle, x86.UC_X86_REG_RFLAGS, ctypes.byref(self._scratch))
+
+    def read_segment_base(self, register: int) -> int:
+        """FS or GS base (`UC_X86_REG_FS_BASE`, `UC_X86_REG_GS_BASE`)."""
+        uclib.uc_reg_read(self._handle, register, ctypes.byref(self._scratch))
+        return self._scratch.value
+
+    def write_segment_base(self, register: int, va: int) -> None:
+        """Set the FS or GS base."""
+        self._scratch.value = va
+        uclib.uc_reg_write(self._handle, register, ctypes.byref(self._scratch))
+
+    def registers(self) -> dict[str, int]:
+        """All general registers, RIP and RFLAGS by name."""
+        values = dict(zip(GPR_NAMES, self.gprs, strict=False))
+        return values | {"rip": self.rip, "rflags": self.rflags}
+
+    # --- code -------------------------------------------------------------------------------------------------
+
+    def code_at(self, va: int, size: int) -> bytes:
+        """Bytes of code as the fetch sees them, as far as they are mapped; counts nothing."""
+        found = b""
+        while len(found) < size:
+            at = (va + len(found)) & MASK64
+            pa = self._code_physical(at)
+            if pa is None:
+                break
+            found += self.ram.read(pa, min(size - len(found), PAGE_SIZE - at % PAGE_SIZE))
+        return found
+
+    def _code_physical(self, va: int) -> int | None:
+        s, page = self.state, va & PAGE & MASK64
+        for known, pa in (
+            (s.fetch_page, s.fetch_pa),
+            (s.fetched_0, s.fetched_pa_0),
+            (s.fetched_1, s.fetched_pa_1),
+        ):
+            if known == page | 1:
+                return int(pa) + va % PAGE_SIZE
+        return self.mmu.peek(va)
+
+    def _instruction_at(self, rip: int) -> Instruction | None:
+        return decode(self.code_at(rip, MAX_SIZE))
+
+    # --- execution --------------------------------------------------------------------------------------------
+
+    def run(self) -> Trap:
+        """Execute until something happens that the machine must handle."""
+        s = self.state
+        while True:
+            s.stop = Stop.NONE
+            error = uclib.uc_emu_start(
+                self._handle, ctypes.c_uint64(self.gprs[RIP]), ctypes.c_uint64(MASK64), ctypes.c_uint64(0), 0
+            )
+            trap = self._STOPS[s.stop](self, error)
+            if trap is not None:
+                return trap
+
+    def _on_none(self, error: int) -> Trap:
+        if error:
+            raise MachineError(f"Unicorn stopped at {self.rip:#x}: {uc_api.UcError(error)}")
+        return Trap(TrapKind.BREAKPOINT)
+
+    def _on_unknown_block(self, _error: int) -> None:
+        s = self.state
+        code = self.ram.read(s.fetch_pa + s.block_va % PAGE_SIZE, min(s.block_size, PAGE_SIZE - s.block_va % PAGE_SIZE))
+        if len(code) < s.block_size:
+            code += self.ram.read(s.second_pa, s.block_size - len(code))
+        if self.blocks.learn(code):
+            self._count_repeats(s.block_va + s.block_size - self.blocks.instructions()[-1].size)
+
+    def _count_repeats(self, va: int) -> None:
+        """Have the REP instruction at `va` counted an iteration at a time."""
+        if va not in self._repeats:
+            self._repeats.add(va)
+            self._hook("repeat", uc_const.UC_HOOK_CODE, va, va)
+            self._remove_translation(self.state.block_va, self.state.block_size)
+
+    def _remove_translation(self, va: int, size: int) -> None:
+        """Drop the translated code of a range that is mapped now."""
+        self.uc.ctl_remove_cache(va, va + size)
+
+    def _on_refetch(self, _error: int) -> None:
+        """The soft-TLB was flushed; start again."""
+
+    def _on_deadline(self, _error: int) -> Trap | None:
+        """The next block would pass the deadline: execute as many of its instructions as are left."""
+        s = self.state
+        left = s.deadline - s.instructions
+        if left <= 0:
+            return Trap(TrapKind.DEADLINE)
+        return self._run_until(self.blocks.address_of(left)) or Trap(TrapKind.DEADLINE)
+
+    def _run_until(self, va: int) -> Trap | None:
+        """Execute straight-line code up to `va`. Returns the trap that happened before, or None when there."""
+        s = self.state
+        start, deadline = self.rip, s.deadline
+        s.deadline = NEVER
+        self.uc.ctl_set_exits([*self.stops, va])
+        self._remove_translation(start, va - start + 1)
+        trap = self.run()
+        self.uc.ctl_set_exits(list(self.stops))
+        self._remove_translation(start, va - start + 1)
+        s.deadline = deadline
+        return None if trap.kind is TrapKind.BREAKPOINT and self.rip == va else trap
+
+    def stop_before(self, addresses: tuple[int, ...]) -> None:
+        """Return from `run` with BREAKPOINT before one of these addresses executes."""
+        self.stops = addresses
+        self.uc.ctl_set_exits(list(addresses))
+        self._retranslate()
+
+    # --- traps ------------------------------------------------------------------------------------------------
+
+    def not_executed(self, rip: int, *, inclusive: bool) -> None:
+        """Take back what the current block counted for instructions that did not retire."""
+        s = self.state
+        tail = self.blocks.tail(rip, inclusive=inclusive)
+        s.instructions -= tail.instructions
+        s.reads -= tail.reads
+        s.writes -= tail.writes
+        repeating = self.blocks.repeating(rip)
+        if repeating is not None and inclusive:
+            s.reads -= repeating.rep_reads
+            s.writes -= repeating.rep_writes
+        s.rep_va = 0
+        s.block_key = 0
+
+    def _on_fault(self, _error: int) -> Trap | None:
+        s, rip = self.state, self.rip
+        if s.fault_access == Access.FETCH:
+            return self._fetch_fault(rip)
+        address = self.core.invalid_address.value
+        instruction = self._instruction_at(rip)
+        self.not_executed(rip, inclusive=True)
+        if s.fault == Fault.PAGE and instruction is not None and instruction.modifies:
+            s.fault_code |= 2  # Unicorn loads first; the processor asks for a write at once (unlocked RMW included)
+        stack = instruction is not None and _uses_stack(instruction, s.fault_access)
+        refused = self.mmu.exception(address, stack=stack)
+        return Trap(TrapKind.PAGE_FAULT, refused.vector, refused.error_code, refused.address)
+
+    def _fetch_fault(self, rip: int) -> Trap | None:
+        """A fetch was refused. Unicorn fetches a whole block first: execute what comes before the missing page."""
+        s = self.state
+        page = s.fault_page
+        address = rip
+        if rip & PAGE & MASK64 != page and s.fault == Fault.PAGE:
+            code, fault_code = s.fault, s.fault_code
+            first = self._first_on_page(rip, page)
+            if first != rip:
+                return self._run_until(first)
+            s.fault, s.fault_code, address = code, fault_code, page
+        s.rep_va = 0
+        s.block_key = 0
+        refused = self.mmu.exception(address)
+        return Trap(TrapKind.PAGE_FAULT, refused.vector, refused.error_code, refused.address)
+
+    def _first_on_page(self, rip: int, page: int) -> int:
+        """Address of the first instruction from `rip` on that touches `page`, the next one."""
+        va = rip
+        while va < page:
+            one = decode(self.code_at(va, min(MAX_SIZE, page - va)))
+            if one is None:
+                return va
+            va += one.size
+        return va
+
+    def _on_interrupt(self, _error: int) -> Trap:
+        s, rip = self.state, self.rip
+        vector = s.stop_detail
+        if self.core.is_software_interrupt.value or vector == 3:
+            s.rep_va = s.block_key = 0
+            return Trap(TrapKind.SOFTWARE_INTERRUPT, vector)
+        if vector == 13:
+            return self._privileged(rip)
+        self.not_executed(rip, inclusive=True)
+        return Trap(TrapKind.EXCEPTION, vector)
+
+    def _privileged(self, rip: int) -> Trap:
+        """An instruction that Unicorn may not or cannot execute. It counts as executed until someone refuses it."""
+        self.not_executed(rip, inclusive=False)
+        instruction = self._instruction_at(rip)
+        if instruction is not None:  # the model makes its accesses, and counts them then
+            self.state.reads -= instruction.reads
+            self.state.writes -= instruction.writes
+        return Trap(TrapKind.PRIVILEGED, instruction=instruction)
+
+    def _on_invalid(self, _error: int) -> Trap:
+        return self._privileged(self.rip)
+
+    def _on_syscall(self, _error: int) -> Trap:
+        self.state.rep_va = self.state.block_key = 0
+        return Trap(TrapKind.SYSCALL)
+
+    def _on_requested(self, _error: int) -> Trap:
+        return Trap(TrapKind.REQUESTED)
+
+    _STOPS: Final[dict[int, Callable[[Cpu, int], Trap | None]]] = {
+        Stop.NONE: _on_none,
+        Stop.FAULT: _on_fault,
+        Stop.INTERRUPT: _on_interrupt,
+        Stop.INVALID: _on_invalid,
+        Stop.SYSCALL: _on_syscall,
+        Stop.SYSENTER: _on_invalid,
+        Stop.PORT: _on_invalid,
+        Stop.DEADLINE: _on_deadline,
+        Stop.UNKNOWN_BLOCK: _on_unknown_block,
+        Stop.REFETCH: _on_refetch,
+        Stop.REQUESTED: _on_requested,
+    }
+
+
+def _uses_stack(instruction: Instruction, access: int) -> bool:
+    return instruction.stack_reads if access == Access.READ else instruction.stack_writes

@@ -1,0 +1,479 @@
+"""The whole computer: RAM, memory hardware, processor, clock and events, put together.
+
+A machine can be used on its own: write page tables and code into RAM, set CR3 and RIP, run.
+
+>>> machine = Machine(cpu="skylake", ram="1M")
+>>> tables = {0x1000: 0x2000, 0x2000: 0x3000, 0x3000: 0x4000}          # PML4 -> PDPT -> PD -> PT
+>>> for table, below in tables.items():
+...     machine.ram.store64(table, below | 0x7)                         # present, writable, user
+>>> machine.ram.store64(0x4000 + 8 * 5, 0x6000 | 0x7)                   # va 0x5000 -> pa 0x6000
+>>> machine.ram.write(0x6000, bytes.fromhex("48 ff c0 0f 01 c1"))       # inc rax; vmcall
+>>> machine.write_cr3(0x1000)
+>>> machine.cpu.rip = 0x5000
+>>> machine.monitor = lambda rip: machine.stop()
+>>> machine.run()
+<Halt.STOPPED: 1>
+>>> machine.cpu.registers()["rax"], machine.state.misses[0], sum(machine.state.entry_reads)
+(1, 1, 4)
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, Final
+
+from unicorn import x86_const as x86
+
+from . import privileged
+from .clock import Clock
+from .compiled import addresses
+from .control import Control, DescriptorTable, Msr, is_canonical
+from .cpu import Cpu, Trap, TrapKind
+from .cpuid import cpuid
+from .events import (
+    AccessEvent,
+    Cr3Write,
+    ExceptionEvent,
+    Hub,
+    InstructionEvent,
+    InterruptEvent,
+    PageWalk,
+    TlbFlush,
+    TlbMiss,
+    WalkStep,
+)
+from .exceptions import InputError, ProcessorException
+from .interrupt import VECTOR_NAMES, Interrupts, Vector
+from .mmu import Mmu
+from .profile import Costs, Profile, load_profile
+from .pte import Access, Cr4
+from .ram import Ram, parse_size
+from .state import Engine, Event, State, Stop
+
+__all__ = ["ENGINES", "Halt", "Machine"]
+
+ENGINES: Final = ("auto", "trap", "access")
+ACCESS_NAMES: Final = ("read", "write", "fetch")
+TLB_NAMES: Final = ("itlb", "dtlb", "stlb")
+MASK32: Final = (1 << 32) - 1
+MASK64: Final = (1 << 64) - 1
+NEVER: Final = (1 << 63) - 1
+_NATIVE_EVENTS: Final = {
+    "tlb_miss": Event.TLB_MISS,
+    "page_walk": Event.PAGE_WALK,
+    "access": Event.ACCESS,
+    "instruction": Event.INSTRUCTION,
+}
+
+
+class Halt(Enum):
+    """Why `Machine.run` returned."""
+
+    STOPPED = 1  # somebody called stop()
+    BREAKPOINT = 2  # one of the addresses given to stop_before()
+    INSTRUCTION_LIMIT = 3
+
+
+class Machine:
+    """One computer.
+
+    `cpu` names a CPU profile, `ram` is a size such as "64M". `engine` is "trap", "access" or "auto" (the fastest
+    that can do what is asked). `tlb` False makes every access walk the page tables. `tlb_policy` is "fifo", "random"
+    (with `seed`), "lru" or "plru". `la57` turns on 5-level paging. Raises InputError for options that do not fit.
+    """
+
+    def __init__(
+        self,
+        cpu: str | Profile = "skylake",
+        ram: str | int = "64M",
+        *,
+        engine: str = "auto",
+        tlb: bool = True,
+        tlb_policy: str = "random",
+        seed: int = 1,
+        la57: bool = False,
+    ) -> None:
+        self.profile = cpu if isinstance(cpu, Profile) else load_profile(cpu)
+        self.costs: Costs = self.profile.costs
+        self.tlb_policy = tlb_policy if tlb else "none"
+        chosen = _choose_engine(engine, tlb, tlb_policy)
+        code = addresses()
+        self.state = State(random=(seed * 0x9E3779B97F4A7C15 + 1) & MASK64 or 1, engine=chosen, levels=4)
+        self.ram = Ram(parse_size(ram))
+        self.mmu = Mmu(self.state, self.ram, self.profile, tlb_policy, tlb, code)
+        self.cpu = Cpu(self.state, self.ram, self.mmu, chosen, code)
+        self.clock = Clock(self.state, self.costs)
+        self.events = Hub()
+        self.control = Control(self.mmu, self._flushed, soft_flush=self.cpu.flush_soft_tlb)
+        if la57:
+            self._five_levels()
+        self.interrupts = Interrupts(self.cpu, self.control, self.set_cpl)
+        self.monitor: Callable[[int], None] | None = None
+        self.pid = 0
+        self.max_instructions = NEVER
+        self.flushes: dict[str, int] = {}
+        self.cr3_writes = {"flush": 0, "noflush": 0}
+        self._timer: tuple[int, int] | None = None
+        self._mode_totals = {0: [0, 0, 0], 3: [0, 0, 0]}
+        self._mode_start = [0, 0, 0]
+        self._halt: Halt | None = None
+        self._raised: BaseException | None = None
+        self._in_hook = False
+        self._wanted_late: list[tuple[str, bool]] = []
+        self._share_notify()
+        self.events.changed = self._listeners_changed
+
+    def _five_levels(self) -> None:
+        if not self.profile.features.la57:
+            raise InputError(f"CPU {self.profile.name} has no 5-level paging (LA57)")
+        self.control.use_five_levels()
+
+    # --- what the kernel and people use -------------------------------------------------------------------------
+
+    @property
+    def engine(self) -> str:
+        """The engine that is in use, "trap" or "access"."""
+        return Engine(self.state.engine).name.lower()
+
+    @property
+    def cpl(self) -> int:
+        """Current privilege level, 0 or 3."""
+        return self.state.cpl
+
+    def set_cpl(self, cpl: int) -> None:
+        """Change the privilege level. Unicorn must ask again for every page: other rights hold now."""
+        if cpl != self.state.cpl:
+            self._account()
+            self.state.cpl = cpl
+        self.cpu.flush_soft_tlb()
+
+    def set_alignment_check(self, allowed: bool) -> None:
+        """RFLAGS.AC, with which the kernel may touch user pages under SMAP."""
+        self.state.alignment_check = allowed
+        self.cpu.flush_soft_tlb()
+
+    def charge(self, cause: str, cycles: int) -> None:
+        """Let time pass for a named cause."""
+        self.clock.charge(cause, cycles)
+
+    def stop(self) -> None:
+        """Make `run` return when the current instruction is done."""
+        self._halt = Halt.STOPPED
+        if self._in_hook:
+            self._leave_unicorn()
+
+    def stop_before(self, *addresses: int) -> None:
+        """Make `run` return before one of these addresses executes; replaces earlier ones."""
+        self.cpu.stop_before(addresses)
+
+    def set_timer(self, cycles: int, vector: int) -> None:
+        """Interrupt with `vector` once, `cycles` from now (the local APIC's TSC-deadline mode)."""
+        self._timer = (self.clock.now + cycles, vector)
+
+    def wait_for_timer(self) -> bool:
+        """Let time pass until the timer is due. False if it is not set."""
+        if self._timer is None:
+            return False
+        self.charge("idle", max(self._timer[0] - self.clock.now, 0))
+        return True
+
+    # --- privileged operations, with their price and their events -------------------------------------------------
+
+    def write_cr0(self, value: int) -> None:
+        """MOV to CR0."""
+        self.control.write_cr0(value)
+        self.charge("control_registers", self.costs.mov_to_cr0)
+
+    def write_cr2(self, value: int) -> None:
+        """MOV to CR2."""
+        self.control.cr2 = value
+
+    def write_cr3(self, value: int) -> None:
+        """MOV to CR3: switch the address space."""
+        flush = self.control.write_cr3(value)
+        self.cr3_writes["flush" if flush else "noflush"] += 1
+        self.charge("cr3_writes", self.costs.mov_to_cr3_flush if flush else self.costs.mov_to_cr3_noflush)
+        if self.events.wants("cr3_write"):
+            self.events.emit(Cr3Write(self.clock.now, self.pid, value, self.state.pcid, flush))
+
+    def write_cr4(self, value: int) -> None:
+        """MOV to CR4."""
+        self.control.write_cr4(value)
+        self.cpu.uc.reg_write(
+            x86.UC_X86_REG_CR4,
+            self.cpu.uc.reg_read(x86.UC_X86_REG_CR4) & ~Cr4.TSD | value & Cr4.TSD,
+        )
+        self.charge("control_registers", self.costs.mov_to_cr4)
+
+    def invlpg(self, va: int) -> None:
+        """INVLPG."""
+        self.mmu.invalidate_page(va, self.state.pcid, global_too=True)
+        self.charge("tlb_invalidations", self.costs.invlpg)
+        self._flushed("invlpg", va, self.state.pcid)
+
+    def invpcid(self, kind: int, pcid: int, va: int) -> None:
+        """INVPCID type 0 to 3 (SDM Vol. 2A). Raises #GP for what the manual refuses."""
+        tagged = bool(self.control.cr4 & Cr4.PCIDE)
+        bad_address = kind == 0 and not is_canonical(va, self.control.levels)
+        if kind > 3 or pcid >> 12 or bad_address or (kind < 2 and pcid and not tagged):
+            raise ProcessorException(Vector.GP, 0)
+        if kind == 0:
+            self.mmu.invalidate_page(va, pcid, global_too=False)
+        elif kind == 1:
+            self.mmu.invalidate_pcid(pcid)
+        else:
+            self.mmu.invalidate_all(global_too=kind == 2)
+        self.charge("tlb_invalidations", self.costs.invpcid[kind])
+        self._flushed(f"invpcid_{kind}", va if kind == 0 else None, pcid if kind < 2 else None)
+
+    def read_msr(self, number: int) -> int:
+        """RDMSR. Raises #GP for a register that does not exist."""
+        if number == Msr.TSC:
+            return self.clock.now
+        if number in _BASE_REGISTERS:
+            return self.cpu.read_segment_base(_BASE_REGISTERS[number])
+        return self.control.read_msr(number)
+
+    def write_msr(self, number: int, value: int) -> None:
+        """WRMSR. Raises #GP for a register that does not exist or a value that it cannot have."""
+        if number in _BASE_REGISTERS:
+            if not is_canonical(value, self.control.levels):
+                raise ProcessorException(Vector.GP, 0)
+            self.cpu.write_segment_base(_BASE_REGISTERS[number], value)
+        else:
+            self.control.write_msr(number, value)
+
+    def load_task_register(self, selector: int) -> None:
+        """LTR: find the TSS through its descriptor in the GDT (SDM Figure 8-4)."""
+        low = self.interrupts.descriptor(selector)
+        high = self.mmu.load64(self.control.gdtr.base + (selector & ~7) + 8, implicit=True)
+        if low >> 40 & 0x1F not in (9, 11):
+            raise ProcessorException(Vector.GP, selector & ~3)
+        base = (low >> 16 & 0xFF_FFFF) | (low >> 32 & 0xFF00_0000) | (high & MASK32) << 32
+        self.control.task = DescriptorTable(base, (low & 0xFFFF) | (low >> 32 & 0xF_0000))
+
+    def _flushed(self, reason: str, va: int | None, pcid: int | None) -> None:
+        self.flushes[reason] = self.flushes.get(reason, 0) + 1
+        if self.events.wants("tlb_flush"):
+            self.events.emit(TlbFlush(self.clock.now, self.pid, reason, va, pcid))
+
+    # --- running --------------------------------------------------------------------------------------------------
+
+    def run(self) -> Halt:
+        """Execute until somebody stops the machine. What a hook or the monitor raises comes out of here."""
+        self._halt = None
+        while self._halt is None:
+            self._take_timer_interrupt()
+            self._arm()
+            trap = self.cpu.run()
+            self._reraise()
+            try:
+                self._HANDLERS[trap.kind](self, trap)
+            except ProcessorException as exception:
+                self.raise_exception(exception)
+        self._account()
+        return self._halt
+
+    def _arm(self) -> None:
+        """Set the instruction deadline: the limit, or the earliest moment at which the timer can be due."""
+        deadline = self.max_instructions
+        if self._timer is not None and self.cpu.interrupt_flag:
+            left = max(self._timer[0] - self.clock.now, 1)
+            deadline = min(deadline, self.state.instructions + left * self.costs.instructions_per_cycle)
+        self.state.deadline = deadline
+
+    def _take_timer_interrupt(self) -> None:
+        if self._timer is None or not self.cpu.interrupt_flag or self.clock.now < self._timer[0]:
+            return
+        vector = self._timer[1]
+        self._timer = None
+        if self.events.wants("interrupt"):
+            self.events.emit(InterruptEvent(self.clock.now, self.pid, vector, self.cpu.rip, self.cpl))
+        self.charge("exceptions", self.costs.interrupt)
+        self.interrupts.interrupt(vector)
+
+    def raise_exception(self, exception: ProcessorException) -> None:
+        """Deliver an exception through the guest's IDT. Raises TripleFault if that is impossible."""
+        if self.events.wants("exception"):
+            name = VECTOR_NAMES.get(exception.vector, str(exception.vector))
+            self.events.emit(
+                ExceptionEvent(
+                    *(self.clock.now, self.pid, exception.vector, name),
+                    *(exception.error_code, exception.address, self.cpu.rip, self.cpl),
+                )
+            )
+        is_fault = exception.vector == Vector.PF
+        self.charge("exceptions", self.costs.page_fault if is_fault else self.costs.exception)
+        self.interrupts.deliver(exception)
+
+    def _on_exception(self, trap: Trap) -> None:
+        self.raise_exception(ProcessorException(trap.vector, trap.error_code, trap.address))
+
+    def _on_software_interrupt(self, trap: Trap) -> None:
+        self.charge("exceptions", self.costs.exception)
+        self.interrupts.software(trap.vector, 1 if trap.vector == Vector.BP else 2)
+
+    def _on_privileged(self, trap: Trap) -> None:
+        try:
+            privileged.execute(self, trap.instruction)
+        except ProcessorException:
+            self.state.instructions -= 1  # it was counted, but faults do not retire
+            raise
+
+    def _on_syscall(self, _trap: Trap) -> None:
+        privileged.syscall(self)
+
+    def _on_deadline(self, _trap: Trap) -> None:
+        if self.state.instructions >= self.max_instructions:
+            self._halt = Halt.INSTRUCTION_LIMIT
+
+    def _on_breakpoint(self, _trap: Trap) -> None:
+        self._halt = Halt.BREAKPOINT
+
+    def _on_requested(self, _trap: Trap) -> None:
+        """A hook asked to leave Unicorn; `run` looks at why."""
+
+    _HANDLERS: Final[dict[TrapKind, Callable[[Machine, Trap], None]]] = {
+        TrapKind.PAGE_FAULT: _on_exception,
+        TrapKind.EXCEPTION: _on_exception,
+        TrapKind.SOFTWARE_INTERRUPT: _on_software_interrupt,
+        TrapKind.PRIVILEGED: _on_privileged,
+        TrapKind.SYSCALL: _on_syscall,
+        TrapKind.DEADLINE: _on_deadline,
+        TrapKind.BREAKPOINT: _on_breakpoint,
+        TrapKind.REQUESTED: _on_requested,
+    }
+
+    # --- what native code tells -------------------------------------------------------------------------------------
+
+    def _share_notify(self) -> None:
+        word = ctypes.c_int64
+        self._notify = ctypes.CFUNCTYPE(word, word, word, word, word)(self._on_notify)
+        self.state.notify = ctypes.cast(self._notify, ctypes.c_void_p).value
+
+    def _on_notify(self, event: int, a: int, b: int, c: int) -> int:
+        """Called by native code, inside Unicorn. Nothing may be raised through C: it is kept for `run`."""
+        self._in_hook = True
+        try:
+            self._NOTIFIED[event](self, a & MASK64, b, c)
+        except BaseException as error:  # noqa: BLE001 - handed on, not swallowed
+            self._raised = self._raised or error
+            self._leave_unicorn()
+        finally:
+            self._in_hook = False
+        return 0
+
+    def _leave_unicorn(self) -> None:
+        self.state.stop = Stop.REQUESTED
+        self.cpu.uc.emu_stop()
+
+    def _reraise(self) -> None:
+        """Raise what a hook raised, and install what it subscribed to."""
+        late, self._wanted_late = self._wanted_late, []
+        for name, wanted in late:
+            self._listeners_changed(name, wanted)
+        if self._raised is not None:
+            error, self._raised = self._raised, None
+            raise error
+
+    def _listeners_changed(self, name: str, wanted: bool) -> None:
+        """Turn the native side of an event on or off."""
+        if name not in _NATIVE_EVENTS:
+            return
+        if self._in_hook:
+            self._wanted_late.append((name, wanted))
+            self._leave_unicorn()
+            return
+        bit = 1 << _NATIVE_EVENTS[name]
+        self.state.listeners = self.state.listeners | bit if wanted else self.state.listeners & ~bit
+        if name == "instruction":
+            self.cpu.see_every_instruction(wanted)
+        elif name == "access" and wanted:
+            self.cpu.see_every_access()
+
+    def _tell_miss(self, va: int, access: int, tlb: int) -> None:
+        names = TLB_NAMES[tlb], va, ACCESS_NAMES[access & 3]
+        self.events.emit(TlbMiss(self.clock.now, self.pid, *names, self.cpl))
+
+    def _tell_walk(self, va: int, access: int, leaf: int) -> None:
+        s = self.state
+        steps = tuple(WalkStep(s.walk_addresses[i], s.walk_entries[i]) for i in range(s.walk_depth))
+        name = ACCESS_NAMES[access & 3]
+        self.events.emit(PageWalk(self.clock.now, self.pid, va, name, self.cpl, leaf != 0, steps))
+
+    def _tell_access(self, va: int, kind_and_size: int, pa: int) -> None:
+        kind = ACCESS_NAMES[kind_and_size & 3]
+        self.events.emit(AccessEvent(self.clock.now, self.pid, kind, va, pa, kind_and_size >> 8, self.cpl))
+
+    def _tell_instruction(self, va: int, size: int, _unused: int) -> None:
+        self.events.emit(InstructionEvent(self.clock.now, self.pid, va, size, self.cpl))
+
+    def _cpuid(self, *_unused: int) -> None:
+        gprs = self.cpu.gprs
+        words = cpuid(self.profile, gprs[0] & MASK32, gprs[1] & MASK32)
+        gprs[0], gprs[3], gprs[1], gprs[2] = words
+        self.charge("cpuid", self.costs.cpuid)
+
+    def read_time_stamp(self, *, auxiliary: bool) -> None:
+        """RDTSC, RDTSCP: the clock in EDX:EAX, as of this instruction."""
+        s, gprs = self.state, self.cpu.gprs
+        self.charge("rdtsc", self.costs.rdtsc)
+        later = self.cpu.blocks.tail(self.cpu.rip, inclusive=False).instructions
+        s.instructions -= later
+        now = self.clock.now
+        s.instructions += later
+        gprs[0], gprs[2] = now & MASK32, now >> 32 & MASK32
+        if auxiliary:
+            gprs[1] = self.control.msrs[Msr.TSC_AUX]
+
+    def _rdtsc(self, *_unused: int) -> None:
+        self.read_time_stamp(auxiliary=False)
+
+    def _rdtscp(self, *_unused: int) -> None:
+        self.read_time_stamp(auxiliary=True)
+
+    _NOTIFIED: Final[dict[int, Callable[..., None]]] = {
+        Event.TLB_MISS: _tell_miss,
+        Event.PAGE_WALK: _tell_walk,
+        Event.ACCESS: _tell_access,
+        Event.INSTRUCTION: _tell_instruction,
+        Event.CPUID: _cpuid,
+        Event.RDTSC: _rdtsc,
+        Event.RDTSCP: _rdtscp,
+    }
+
+    # --- counting -----------------------------------------------------------------------------------------------------
+
+    def _account(self) -> None:
+        """Give what was counted since the last change of privilege to the mode it was counted in."""
+        s = self.state
+        now = [s.instructions, s.reads, s.writes]
+        totals = self._mode_totals[s.cpl]
+        for i in range(3):
+            totals[i] += now[i] - self._mode_start[i]
+        self._mode_start = now
+
+    def retired(self, cpl: int) -> tuple[int, int, int]:
+        """Instructions, loads and stores so far at a privilege level (3: user, 0: kernel)."""
+        self._account()
+        instructions, reads, writes = self._mode_totals[cpl]
+        return instructions, reads, writes
+
+
+_BASE_REGISTERS: Final[dict[int, Any]] = {
+    Msr.FS_BASE: x86.UC_X86_REG_FS_BASE,
+    Msr.GS_BASE: x86.UC_X86_REG_GS_BASE,
+}
+
+
+def _choose_engine(engine: str, tlb: bool, tlb_policy: str) -> Engine:
+    """The trap engine sees no hits, so policies that look at hits, and no TLB at all, need the access engine."""
+    if engine not in ENGINES:
+        raise InputError(f"unknown engine {engine!r}; there are {', '.join(ENGINES)}")
+    needs_hits = not tlb or tlb_policy in ("lru", "plru")
+    if engine == "trap" and needs_hits:
+        why = f"the {tlb_policy} policy" if tlb else "a machine without TLB"
+        raise InputError(f"the trap engine sees no TLB hits and cannot model {why}; use --engine access")
+    return Engine.ACCESS if engine == "access" or needs_hits else Engine.TRAP

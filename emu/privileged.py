@@ -1,0 +1,317 @@
+"""Privileged and system instructions, executed by the model (Intel SDM Vol. 2 and Vol. 3A 5.9).
+
+Inside Unicorn the guest is always in ring 3, so each of these traps. At CPL 3 the processor raises #GP(0) (or #UD where
+the manual says so); at CPL 0 the function here does what the manual's operation section does. A new instruction
+is one function with the `@instruction` decorator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from unicorn import x86_const as x86
+
+from .control import DescriptorTable, Msr, is_canonical
+from .exceptions import GuestHalted, ProcessorException
+from .instruction import Instruction, effective_address
+from .interrupt import Vector
+from .pte import Cr4, Efer, Rflags
+from .softcore import GPR_NAMES
+
+if TYPE_CHECKING:
+    from .machine import Machine
+
+__all__ = ["execute", "instruction", "syscall"]
+
+MASK32: Final = (1 << 32) - 1
+MASK64: Final = (1 << 64) - 1
+RAX, RCX, RDX, RSP, R11 = 0, 1, 2, 4, 11
+
+Handler = Callable[["Machine", Instruction], bool | None]
+"""Executes one instruction; returns True if it set RIP itself."""
+
+_HANDLERS: dict[str, tuple[Handler, bool]] = {}
+
+
+def instruction(*names: str, privileged: bool = True) -> Callable[[Handler], Handler]:
+    """Register the handler of the instructions with these names; a privileged one is #GP(0) at CPL 3."""
+
+    def register(handler: Handler) -> Handler:
+        for name in names:
+            _HANDLERS[name] = (handler, privileged)
+        return handler
+
+    return register
+
+
+def execute(machine: Machine, one: Instruction | None) -> None:
+    """Execute the instruction at RIP. Raises ProcessorException where the manual says so."""
+    if one is None:
+        raise ProcessorException(Vector.UD)
+    handler, privileged = _HANDLERS.get(one.name, (_unknown, False))
+    if privileged and machine.cpl:
+        raise ProcessorException(Vector.GP, 0)
+    if not handler(machine, one):
+        machine.cpu.rip = (machine.cpu.rip + one.size) & MASK64
+
+
+def _unknown(machine: Machine, one: Instruction) -> None:
+    """What Unicorn refuses and nobody here knows: #UD if it has no meaning, #GP if it has one that is refused."""
+    raise ProcessorException(*((Vector.GP, 0) if one.name in _REFUSED else (Vector.UD,)))
+
+
+_REFUSED: Final = frozenset(
+    {
+        *("in", "out", "insb", "insd", "insw", "outsb", "outsd", "outsw", "lret", "retf", "retfq", "ljmp", "lcall"),
+        *("mov", "lldt", "mov_to_dr", "mov_from_dr", "lmsw", "sysenter", "sysexit", "sysexitq", "xsetbv", "rdpmc"),
+        *("movaps", "movapd", "movdqa", "cmpxchg16b", "lss", "lfs", "lgs"),
+    }
+)
+"""Instructions that exist and end in #GP here: ports without permission, bad selectors, no debug registers."""
+
+
+def _register(machine: Machine, name: str) -> int:
+    return machine.cpu.gprs[GPR_NAMES.index(name)]
+
+
+def _address(machine: Machine, one: Instruction) -> int:
+    """Linear address of the memory operand."""
+    cpu = machine.cpu
+    return effective_address(
+        one,
+        lambda name: _register(machine, name),
+        cpu.rip + one.size,
+        cpu.read_segment_base(x86.UC_X86_REG_FS_BASE),
+        cpu.read_segment_base(x86.UC_X86_REG_GS_BASE),
+    )
+
+
+# --- control registers ---------------------------------------------------------------------------------------
+
+
+@instruction("mov_to_cr")
+def mov_to_cr(machine: Machine, one: Instruction) -> None:
+    """MOV CRn, r64."""
+    register, source = one.registers
+    value = _register(machine, source)
+    write = {"cr0": machine.write_cr0, "cr2": machine.write_cr2, "cr3": machine.write_cr3, "cr4": machine.write_cr4}
+    if register not in write:
+        raise ProcessorException(Vector.UD)
+    write[register](value)
+
+
+@instruction("mov_from_cr")
+def mov_from_cr(machine: Machine, one: Instruction) -> None:
+    """MOV r64, CRn."""
+    target, register = one.registers
+    control = machine.control
+    values = {"cr0": control.cr0, "cr2": control.cr2, "cr3": control.cr3, "cr4": control.cr4, "cr8": 0}
+    if register not in values:
+        raise ProcessorException(Vector.UD)
+    machine.cpu.gprs[GPR_NAMES.index(target)] = values[register]
+    machine.charge("control_registers", machine.costs.mov_from_cr)
+
+
+@instruction("clts")
+def clts(machine: Machine, one: Instruction) -> None:
+    """CLTS: the task-switched flag does not exist here."""
+
+
+# --- translations ----------------------------------------------------------------------------------------------
+
+
+@instruction("invlpg")
+def invlpg(machine: Machine, one: Instruction) -> None:
+    """INVLPG m: drop one page of the current PCID, also if it is global (SDM Vol. 3A 4.10.4.1)."""
+    machine.invlpg(_address(machine, one))
+
+
+@instruction("invpcid")
+def invpcid(machine: Machine, one: Instruction) -> None:
+    """INVPCID r64, m128: the register holds the type, memory the PCID and the address (SDM Vol. 2A)."""
+    if not machine.profile.features.invpcid:
+        raise ProcessorException(Vector.UD)
+    kind = _register(machine, one.registers[0])
+    descriptor = machine.mmu.read(_address(machine, one), 16)
+    machine.invpcid(kind, int.from_bytes(descriptor[:8], "little"), int.from_bytes(descriptor[8:], "little"))
+
+
+# --- model-specific registers ----------------------------------------------------------------------------------
+
+
+@instruction("wrmsr")
+def wrmsr(machine: Machine, one: Instruction) -> None:
+    """WRMSR: ECX names the register, EDX:EAX is the value."""
+    gprs = machine.cpu.gprs
+    machine.write_msr(gprs[RCX] & MASK32, (gprs[RDX] & MASK32) << 32 | gprs[RAX] & MASK32)
+    machine.charge("control_registers", machine.costs.wrmsr)
+
+
+@instruction("rdmsr")
+def rdmsr(machine: Machine, one: Instruction) -> None:
+    """RDMSR: ECX names the register, the value comes in EDX:EAX."""
+    gprs = machine.cpu.gprs
+    value = machine.read_msr(gprs[RCX] & MASK32)
+    gprs[RAX], gprs[RDX] = value & MASK32, value >> 32
+    machine.charge("control_registers", machine.costs.rdmsr)
+
+
+@instruction("swapgs")
+def swapgs(machine: Machine, one: Instruction) -> None:
+    """SWAPGS: exchange the GS base with IA32_KERNEL_GS_BASE."""
+    msrs = machine.control.msrs
+    base = machine.cpu.read_segment_base(x86.UC_X86_REG_GS_BASE)
+    machine.cpu.write_segment_base(x86.UC_X86_REG_GS_BASE, msrs[Msr.KERNEL_GS_BASE])
+    msrs[Msr.KERNEL_GS_BASE] = base
+    machine.charge("entry_exit", machine.costs.swapgs)
+
+
+# --- into the kernel and back ----------------------------------------------------------------------------------
+
+
+def syscall(machine: Machine, size: int = 2) -> None:
+    """SYSCALL; RIP is already after it. Raises #UD if EFER.SCE is clear."""
+    cpu, msrs = machine.cpu, machine.control.msrs
+    if not machine.control.efer & Efer.SCE:
+        cpu.rip -= size
+        raise ProcessorException(Vector.UD)
+    flags = cpu.rflags
+    cpu.gprs[RCX], cpu.gprs[R11] = cpu.rip, flags
+    cpu.rip = msrs[Msr.LSTAR]
+    cpu.rflags = flags & ~msrs[Msr.FMASK]
+    machine.interrupts.cs = msrs[Msr.STAR] >> 32 & 0xFFFC
+    machine.interrupts.ss = (msrs[Msr.STAR] >> 32 & 0xFFFC) + 8
+    machine.set_cpl(0)
+    machine.charge("entry_exit", machine.costs.syscall)
+
+
+@instruction("sysretq", "sysret")
+def sysret(machine: Machine, one: Instruction) -> bool:
+    """SYSRETQ: to RCX with R11 as flags. A non-canonical RCX is #GP in the kernel, as on Intel parts."""
+    cpu = machine.cpu
+    if not machine.control.efer & Efer.SCE:
+        raise ProcessorException(Vector.UD)
+    if not is_canonical(cpu.gprs[RCX], machine.control.levels):
+        raise ProcessorException(Vector.GP, 0)
+    cpu.rip = cpu.gprs[RCX]
+    cpu.rflags = cpu.gprs[R11] & ~(Rflags.RF | Rflags.VM)
+    selector = machine.control.msrs[Msr.STAR] >> 48
+    machine.interrupts.cs, machine.interrupts.ss = (selector + 16) | 3, (selector + 8) | 3
+    machine.set_cpl(3)
+    machine.charge("entry_exit", machine.costs.sysret)
+    return True
+
+
+@instruction("iretq", privileged=False)
+def iretq(machine: Machine, one: Instruction) -> bool:
+    """IRETQ, at any CPL."""
+    machine.interrupts.iret()
+    machine.charge("entry_exit", machine.costs.iret)
+    return True
+
+
+@instruction("vmcall", privileged=False)
+def vmcall(machine: Machine, one: Instruction) -> None:
+    """VMCALL asks whoever owns the machine; that is how kernel text written in Python is entered. #UD at CPL 3."""
+    if machine.cpl or machine.monitor is None:
+        raise ProcessorException(Vector.UD)
+    machine.monitor(machine.cpu.rip)
+
+
+# --- flags -----------------------------------------------------------------------------------------------------
+
+
+@instruction("cli")
+def cli(machine: Machine, one: Instruction) -> None:
+    """CLI: no interrupts."""
+    machine.cpu.interrupt_flag = False
+    machine.charge("entry_exit", machine.costs.cli_sti)
+
+
+@instruction("sti")
+def sti(machine: Machine, one: Instruction) -> None:
+    """STI: interrupts again."""
+    machine.cpu.interrupt_flag = True
+    machine.charge("entry_exit", machine.costs.cli_sti)
+
+
+def _smap_window(machine: Machine, allowed: bool) -> None:
+    if machine.cpl or not machine.profile.features.smap:
+        raise ProcessorException(Vector.UD)
+    machine.set_alignment_check(allowed)
+    machine.charge("entry_exit", machine.costs.stac_clac)
+
+
+@instruction("stac", privileged=False)
+def stac(machine: Machine, one: Instruction) -> None:
+    """STAC: the kernel may touch user pages (#UD at CPL 3 or without SMAP)."""
+    _smap_window(machine, True)
+
+
+@instruction("clac", privileged=False)
+def clac(machine: Machine, one: Instruction) -> None:
+    """CLAC: it may not."""
+    _smap_window(machine, False)
+
+
+@instruction("hlt")
+def hlt(machine: Machine, one: Instruction) -> None:
+    """HLT: wait for an interrupt; time passes until the timer fires. Without one nothing ever happens again."""
+    machine.charge("idle", machine.costs.hlt)
+    if not machine.cpu.interrupt_flag or not machine.wait_for_timer():
+        raise GuestHalted(f"hlt at {machine.cpu.rip:#x} and no interrupt can come")
+
+
+# --- descriptor tables -------------------------------------------------------------------------------------------
+
+
+def _table(machine: Machine, one: Instruction) -> DescriptorTable:
+    operand = machine.mmu.read(_address(machine, one), 10)
+    return DescriptorTable(base=int.from_bytes(operand[2:], "little"), limit=int.from_bytes(operand[:2], "little"))
+
+
+@instruction("lgdt")
+def lgdt(machine: Machine, one: Instruction) -> None:
+    """LGDT m80."""
+    machine.control.gdtr = _table(machine, one)
+
+
+@instruction("lidt")
+def lidt(machine: Machine, one: Instruction) -> None:
+    """LIDT m80."""
+    machine.control.idtr = _table(machine, one)
+
+
+@instruction("ltr")
+def ltr(machine: Machine, one: Instruction) -> None:
+    """LTR r16: the selector's TSS descriptor in the GDT (SDM Figure 8-4)."""
+    if one.memory is not None:
+        selector = int.from_bytes(machine.mmu.read(_address(machine, one), 2), "little")
+    else:
+        selector = machine.cpu.registers()[_whole(one.registers[0])] & 0xFFFF
+    machine.load_task_register(selector)
+
+
+def _whole(register: str) -> str:
+    """The 64-bit register that a smaller one is part of."""
+    if register in GPR_NAMES:
+        return register
+    stem = register.rstrip("dw") if register[1].isdigit() else register.lstrip("e")
+    return stem if stem in GPR_NAMES else f"r{stem}"
+
+
+@instruction("wbinvd", "invd")
+def wbinvd(machine: Machine, one: Instruction) -> None:
+    """WBINVD, INVD: no cache to write back."""
+
+
+# --- reading what the processor is ----------------------------------------------------------------------------
+
+
+@instruction("rdtsc", "rdtscp", privileged=False)
+def rdtsc(machine: Machine, one: Instruction) -> None:
+    """RDTSC(P) with CR4.TSD set: only the kernel may."""
+    if machine.cpl and machine.control.cr4 & Cr4.TSD:
+        raise ProcessorException(Vector.GP, 0)
+    machine.read_time_stamp(auxiliary=one.name == "rdtscp")
