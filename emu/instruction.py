@@ -223,6 +223,7 @@ def host_aborts(code: bytes) -> Iterator[int]:
 
     LOCK before a bit test of a *register* is #UD on a processor (SDM Vol. 2A, LOCK).  Unicorn's translator
     calls abort() there, which ends the whole host process, even when the instruction would never execute.
+    A stop at these addresses (`ctl_set_exits`) ends the translation in front of it; then deliver #UD.
 
     >>> list(host_aborts(bytes.fromhex("90 f0 0f ab c1")))   # nop; lock bts ecx, eax
     [1]
@@ -252,7 +253,7 @@ def _decode(code: bytes) -> Instruction | None:
         memory=memory,
         reads=reads + stack_reads + other_reads,
         writes=writes + stack_writes + other_writes,
-        modifies=memory is not None and _MODIFIED.fullmatch(name) is not None,
+        modifies=destination and _MODIFIED.fullmatch(name) is not None,
         rep=string and found.prefix[0] in (0xF2, 0xF3),
         stack_reads=bool(stack_reads or (through_ss and reads)),
         stack_writes=bool(stack_writes or (through_ss and writes)),
