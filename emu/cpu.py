@@ -24,9 +24,8 @@ from .instruction import MAX_SIZE, Instruction, decode
 from .mmu import Mmu
 from .pte import PAGE_SIZE, Access, Rflags
 from .ram import Ram
-from .soft_tlb import FLUSH_COMMAND
 from .softcore import GPR_NAMES, Softcore
-from .state import Engine, Fault, State, Stop
+from .state import FLUSH_COMMAND, Engine, Fault, State, Stop
 
 __all__ = ["Cpu", "Trap", "TrapKind"]
 

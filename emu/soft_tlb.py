@@ -16,11 +16,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 from .native import call, native, words
+from .state import FLUSH_COMMAND
 
-__all__ = ["FLUSH_COMMAND", "drop_page", "drop_range", "flush_soft_tlb"]
-
-FLUSH_COMMAND: Final = 11 | 1 << 30
-"""uc_ctl code UC_CTL_TLB_FLUSH, a write without arguments."""
+__all__ = ["drop_page", "drop_range", "flush_soft_tlb"]
 
 ENTRY_SHIFT: Final = 6
 VICTIMS: Final = 8

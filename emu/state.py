@@ -20,6 +20,7 @@ from enum import IntEnum
 from typing import Final
 
 __all__ = [
+    "FLUSH_COMMAND",
     "Block",
     "Engine",
     "Event",
@@ -30,6 +31,9 @@ __all__ = [
     "TlbEntry",
     "TlbKind",
 ]
+
+FLUSH_COMMAND: Final = 11 | 1 << 30
+"""uc_ctl code UC_CTL_TLB_FLUSH, a write without arguments."""
 
 MAX_ARRAYS: Final = 16
 """TLB arrays and paging-structure caches of one processor, all together."""
