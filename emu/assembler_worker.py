@@ -1,12 +1,12 @@
 """The process in which LLVM assembles: it runs this file as a program.
 
-LLVM's way to report a source error is to print it and exit, so it gets a process of its own. A request on stdin is
-source text, the answer on stdout is an ELF object file, each behind its length (8 bytes, little-endian). A process
-that ends without an answer has said why on stderr. It ends by itself when its parent is gone (end of file), and
-when a source takes too long.
+LLVM's way to report a source error is to print it and exit, so it gets a process of its own. A request on
+stdin is source text, the answer on stdout is an ELF object file, each behind its length (8 bytes,
+little-endian). A process that ends without an answer has said why on stderr. It ends by itself when its
+parent is gone (end of file), and when a source takes too long.
 
-The source may be anyone's. The process therefore opens no further file once it has started (`.incbin`!), and may
-not take all memory (`.rept 1000000000`).
+The source may be anyone's. The process therefore opens no further file once it has started (`.incbin`!), and
+may not take all memory (`.rept 1000000000`).
 
 The arguments are the folders to import llvmlite from.
 """
@@ -19,7 +19,7 @@ import re
 import signal
 import sys
 import threading
-from typing import TYPE_CHECKING, BinaryIO
+from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
     from llvmlite.binding import TargetMachine
@@ -39,7 +39,7 @@ TOO_LONG = 124  # exit code, as of timeout(1)
 TRIPLE = "x86_64-unknown-linux-gnu"
 
 
-def read_message(stream: BinaryIO) -> bytes | None:
+def read_message(stream: IO[bytes]) -> bytes | None:
     """One message, or None when the other side has ended (even in the middle of it)."""
     header = stream.read(LENGTH_BYTES)
     if len(header) < LENGTH_BYTES:
@@ -49,7 +49,7 @@ def read_message(stream: BinaryIO) -> bytes | None:
     return message if len(message) == length else None
 
 
-def write_message(stream: BinaryIO, message: bytes) -> None:
+def write_message(stream: IO[bytes], message: bytes) -> None:
     """Send one message."""
     stream.write(len(message).to_bytes(LENGTH_BYTES, "little"))
     stream.write(message)
@@ -60,7 +60,7 @@ def assemble(machine: TargetMachine, source: bytes) -> bytes:
     """Assemble into an object file: the source travels as the `module asm` of an empty LLVM module."""
     import llvmlite.binding as llvm
 
-    quoted = re.sub(rb'[^ !#-\[\]-~]', lambda byte: b"\\%02X" % byte[0], source).decode("ascii")
+    quoted = re.sub(rb"[^ !#-\[\]-~]", lambda byte: b"\\%02X" % ord(byte[0]), source).decode("ascii")
     module = llvm.parse_assembly(f'target triple = "{TRIPLE}"\nmodule asm "{quoted}"\n')
     return bytes(machine.emit_object(module))
 

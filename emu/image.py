@@ -22,19 +22,19 @@ from functools import cached_property
 from operator import attrgetter
 from typing import NamedTuple
 
-from emu.exceptions import ImageError
+from .exceptions import ImageError
+from .pte import PAGE_SIZE
 
-__all__ = ["PAGE_SIZE", "Image", "Line", "Segment"]
+__all__ = ["Image", "Line", "Segment"]
 
-PAGE_SIZE = 4096
 VA_BITS = 64
 
 
 class Line(NamedTuple):
     """`size` bytes at `va` that came from line `number` (from 1) of `file`.
 
-    A line that makes no bytes of its own, such as a label or a macro call, has size 0. `text` is the line itself,
-    "" where only an ELF file's debug information told us about it.
+    A line that makes no bytes of its own, such as a label or a macro call, has size 0. `text` is the line
+    itself, "" where only an ELF file's debug information told us about it.
     """
 
     va: int
@@ -75,10 +75,10 @@ class Segment:
 class Image:
     """A program ready to be mapped. No two segments share a page, so each can have its own permissions.
 
-    `entry` is 0 for an image without an entry point, as in an ELF header. `symbols` are addresses; `constants`
-    are names for plain numbers (`.equ N, 10`). `phdr` and `phnum` say where an ELF file's program headers lie in
-    memory and how many there are (the kernel tells the program in AT_PHDR and AT_PHNUM); both are 0 when no
-    segment holds them.
+    `entry` is 0 for an image without an entry point, as in an ELF header. `symbols` are addresses;
+    `constants` are names for plain numbers (`.equ N, 10`). `phdr` and `phnum` say where an ELF file's program
+    headers lie in memory and how many there are (the kernel tells the program in AT_PHDR and AT_PHNUM); both
+    are 0 when no segment holds them.
 
     Raises ImageError when a segment does not fit into the address space or shares a page with another.
     """

@@ -1,10 +1,10 @@
-"""Reading what a person named on the command line: one clear error for everything that can be wrong with it."""
+"""Reading the file that a person named: one clear error for everything that can be wrong with it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from emu.exceptions import AssemblyError, ImageError
+from .exceptions import AssemblyError, ImageError
 
 __all__ = ["decode_source", "read_input"]
 
@@ -28,7 +28,7 @@ def read_input(path: str | Path) -> bytes:
 
 
 def decode_source(data: bytes, name: str) -> str:
-    """Source text from bytes; raises AssemblyError with the place of the first byte that is not UTF-8 text."""
+    """Source text from bytes; raises AssemblyError with the place of the first byte that is not text."""
     try:
         text = data.decode("utf-8-sig")
         wrong = data.find(b"\0")

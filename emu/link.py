@@ -1,17 +1,17 @@
 """The linker: gives every section of an object file its address, and patches the addresses in.
 
-An assembler does not know where its sections will lie. Where an instruction needs an address, it leaves a hole and a
-*relocation*: "put the address of S, plus A, here (at P)". Of the psABI's kinds (System V ABI, AMD64 supplement,
-table 4.10) a static program needs two families: absolute (S + A) and relative to the hole (S + A - P), each in
-several widths. A value that does not fit its hole is an error, not a wrong address.
+An assembler does not know where its sections will lie. Where an instruction needs an address, it leaves a
+hole and a *relocation*: "put the address of S, plus A, here (at P)". Of the psABI's kinds (System V ABI,
+AMD64 supplement, table 4.10) a static program needs two families: absolute (S + A) and relative to the hole
+(S + A - P), each in several widths. A value that does not fit its hole is an error, not a wrong address.
 
-Sections are laid out like `ld` does it, from 0x401000 on: code, constants, data, zeros; each begins a page, because
-permissions are a matter of pages.
+Sections are laid out like `ld` does it, from 0x401000 on: code, constants, data, zeros; each begins a page,
+because permissions are a matter of pages.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from typing import NamedTuple
@@ -20,13 +20,16 @@ from elftools.elf.constants import SH_FLAGS
 from elftools.elf.elffile import ELFFile
 from elftools.elf.enums import ENUM_RELOC_TYPE_x64
 from elftools.elf.relocation import RelocationSection
+from elftools.elf.sections import Symbol as SymbolEntry
+from elftools.elf.sections import SymbolTableSection
 
-from emu.exceptions import ImageError
-from emu.image import PAGE_SIZE, Image, Line, Segment
-from emu.lines import line_ranges
-from emu.source import OWN, Source
+from .exceptions import ImageError
+from .image import Image, Line, Segment
+from .lines import line_ranges
+from .pte import PAGE_SIZE
+from .source import OWN, Source
 
-__all__ = ["FIRST_ADDRESS", "link"]
+__all__ = ["FIRST_ADDRESS", "link", "symbol_entries"]
 
 FIRST_ADDRESS = 0x401000  # where ld puts .text
 ADDRESS_MASK = (1 << 64) - 1
@@ -75,7 +78,7 @@ class Section:
 
     @property
     def order(self) -> tuple[int, bool]:
-        """Its place in memory: code, constants, data, zeros; among equals the one with the usual name first."""
+        """Its place in memory: code, constants, data, zeros; among equals the usual name first."""
         if self.flags & SH_FLAGS.SHF_EXECINSTR:
             group = 0
         elif not self.flags & SH_FLAGS.SHF_WRITE:
@@ -126,8 +129,9 @@ def link(
 ) -> Image:
     """Link one object file into an image.
 
-    `addresses` places sections by name, `symbols` are labels defined elsewhere, `entry` is the label where the
-    program begins (None: it has no beginning). Raises AssemblyError, with the source's line, for what does not fit.
+    `addresses` places sections by name, `symbols` are labels defined elsewhere, `entry` is the label where
+    the program begins (None: it has no beginning). Raises AssemblyError, with the source's line, for what
+    does not fit.
     """
     elf = ELFFile(BytesIO(object_file))
     sections = _read_sections(elf)
@@ -138,10 +142,17 @@ def link(
     for fixup in tables:
         _patch(fixup)
     lines = _lines(sections.values(), loaded, source)
-    _check(fixups, lines, source)
+    _check(fixups, table, lines, source)
     for fixup in fixups:
         _patch(fixup)
     return _image(source, loaded, table, lines, entry)
+
+
+def symbol_entries(elf: ELFFile) -> Iterator[SymbolEntry]:
+    """The entries of an ELF file's symbol table; none when it has no table."""
+    for section in elf.iter_sections("SHT_SYMTAB"):
+        if isinstance(section, SymbolTableSection):
+            yield from section.iter_symbols()
 
 
 def _read_sections(elf: ELFFile) -> dict[int, Section]:
@@ -154,9 +165,9 @@ def _read_sections(elf: ELFFile) -> dict[int, Section]:
 
 
 def _read_symbols(elf: ELFFile, sections: dict[int, Section], elsewhere: Mapping[str, int]) -> list[Symbol]:
-    """The symbol table, in order (relocations refer to it by index). `.comm` symbols get their place in .bss."""
+    """The symbol table, in order: relocations refer to it by index. `.comm` symbols get a place in .bss."""
     table = []
-    for symbol in elf.get_section_by_name(".symtab").iter_symbols():
+    for symbol in symbol_entries(elf):
         name, value, place = symbol.name, symbol["st_value"], symbol["st_shndx"]
         if place == "SHN_ABS":
             is_constant = symbol["st_info"]["type"] != "STT_FILE" and not name.startswith(OWN)
@@ -165,7 +176,9 @@ def _read_symbols(elf: ELFFile, sections: dict[int, Section], elsewhere: Mapping
             table.append(_allocate_common(sections, name, symbol["st_size"], alignment=value))
         elif place == "SHN_UNDEF":
             is_weak = symbol["st_info"]["bind"] == "STB_WEAK"
-            table.append(Symbol(name, elsewhere.get(name, 0), is_missing=not is_weak and name not in elsewhere))
+            table.append(
+                Symbol(name, elsewhere.get(name, 0), is_missing=not is_weak and name not in elsewhere)
+            )
         else:
             table.append(Symbol(name, value, sections[place]))
     return table
@@ -199,7 +212,7 @@ def _place(sections: list[Section], addresses: Mapping[str, int], source: Source
 def _read_fixups(
     elf: ELFFile, sections: dict[int, Section], table: list[Symbol]
 ) -> tuple[list[Fixup], list[Fixup]]:
-    """The fixups of the line table, and those of the program. Other sections are not loaded and stay as they are."""
+    """The fixups of the line table, and those of the program; other sections stay as they are."""
     tables, loaded = [], []
     for relocations in elf.iter_sections():
         if not isinstance(relocations, RelocationSection):
@@ -209,7 +222,7 @@ def _read_fixups(
             number = entry["r_info_type"]
             kind = KIND_NAMES.get(number, f"relocation type {number}")
             fixup = Fixup(section, entry["r_offset"], kind, table[entry["r_info_sym"]], entry["r_addend"])
-            if section.is_loaded:
+            if section.is_loaded and kind != "R_X86_64_NONE":
                 loaded.append(fixup)
             elif section.name == ".debug_line":
                 tables.append(fixup)
@@ -222,40 +235,54 @@ def _lines(sections: Iterable[Section], loaded: list[Section], source: Source) -
     if not debug_line:
         return ()
     lines = []
-    for va, size, _, number in line_ranges(bytes(debug_line)):
+    for va, size, number in line_ranges(bytes(debug_line)):
         if any(section.va <= va <= section.va + section.size for section in loaded):
             lines.append(Line(va, size, source.name, number, source.lines[number - 1]))
     return tuple(lines)
 
 
-def _check(fixups: list[Fixup], lines: tuple[Line, ...], source: Source) -> None:
+def _check(fixups: list[Fixup], table: list[Symbol], lines: tuple[Line, ...], source: Source) -> None:
     """Refuse what cannot be linked, beginning with the first line of the source that has such a thing."""
     whereabouts = Image(source.name, 0, (), lines=lines)
     errors = []
     for fixup in fixups:
-        message = _objection(fixup)
-        if message:
-            place = whereabouts.line_of(fixup.va)
-            errors.append((*source.position_of(fixup.symbol.name, place[1] if place else 0), message))
+        if not _fits(fixup):
+            name, place = _name(fixup, table), whereabouts.line_of(fixup.va)
+            errors.append((*source.position_of(name, place[1] if place else 0), _objection(fixup, name)))
     if errors:
         raise source.error(*min(errors))
 
 
-def _objection(fixup: Fixup) -> str | None:
-    """What is wrong with a fixup, in words; None when nothing is."""
-    symbol, kind = fixup.symbol, KINDS.get(fixup.kind)
-    if symbol.is_missing:
-        return f"undefined symbol {symbol.name!r}: expected a label or constant of this source"
-    if fixup.kind == "R_X86_64_NONE":
-        return None
-    if kind is None:
-        return f"{fixup.kind} needs a dynamic linker or threads: expected a plain address, such as [rip + symbol]"
+def _name(fixup: Fixup, table: list[Symbol]) -> str:
+    """What the source calls the target. A label that is not global comes as its section and the distance."""
+    if fixup.symbol.name or fixup.symbol.section is None:
+        return fixup.symbol.name
+    kind = KINDS.get(fixup.kind)
+    distance = fixup.addend + (kind.size if kind and kind.relative else 0)
+    labels = (symbol for symbol in table if symbol.section is fixup.symbol.section and symbol.name)
+    before = [symbol for symbol in labels if symbol.offset <= distance]
+    return max(before, key=lambda symbol: symbol.offset).name if before else ""
+
+
+def _fits(fixup: Fixup) -> bool:
+    """Whether the value is known and the hole is wide enough, as a signed or an unsigned number."""
+    kind = KINDS.get(fixup.kind)
+    if kind is None or fixup.symbol.is_missing:
+        return False
     value = _value(fixup)
-    if kind.lowest <= value <= kind.highest or kind.lowest <= value - (1 << 64) <= kind.highest:
-        return None
-    name = symbol.name or (symbol.section.name if symbol.section else "")
-    what = f"the distance to {name}" if kind.relative else f"the address of {name}"
-    return f"{what} ({value:#x}) does not fit into {kind.size * 8} bits ({fixup.kind})"
+    return any(kind.lowest <= number <= kind.highest for number in (value, value - (1 << 64)))
+
+
+def _objection(fixup: Fixup, name: str) -> str:
+    """Why a fixup that does not fit does not."""
+    kind = KINDS.get(fixup.kind)
+    if fixup.symbol.is_missing:
+        return f"undefined symbol {name!r}: expected a label or constant of this source"
+    if kind is None:
+        return f"{fixup.kind} needs a dynamic linker or threads; expected a plain address: [rip + symbol]"
+    what = "distance to" if kind.relative else "address of"
+    value = f"{_value(fixup):#x}"
+    return f"the {what} {name or 'this'} ({value}) does not fit into {kind.size * 8} bits ({fixup.kind})"
 
 
 def _value(fixup: Fixup) -> int:
@@ -265,8 +292,6 @@ def _value(fixup: Fixup) -> int:
 
 
 def _patch(fixup: Fixup) -> None:
-    if fixup.kind == "R_X86_64_NONE":
-        return
     size = KINDS[fixup.kind].size
     low_bytes = _value(fixup).to_bytes(8, "little")[:size]
     fixup.section.data[fixup.offset : fixup.offset + size] = low_bytes
@@ -280,6 +305,9 @@ def _image(
     segments = tuple(_segment(section) for section in sections if section.size)
     if entry is not None and entry not in symbols:
         raise source.error(0, 0, f"no entry point: expected the label {entry}: where the program begins")
+    if entry is not None and not any(s.executable and symbols[entry] in s for s in segments):
+        place = source.position_of(entry, 0)
+        raise source.error(*place, f"the entry point {entry} is not in a section with code, such as .text")
     try:
         return Image(source.name, symbols[entry] if entry else 0, segments, symbols, constants, lines)
     except ImageError as error:

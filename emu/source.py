@@ -1,17 +1,17 @@
-"""Assembly source on its way into the assembler, and positions on their way back.
+r"""Assembly source on its way into the assembler, and positions on their way back.
 
-Our dialect is GNU `as`'s; the assembler that we carry is LLVM's. They agree on nearly everything, so LLVM gets
-the text as it is, with insertions that no reported position shows:
+Our dialect is GNU `as`'s; the assembler that we carry is LLVM's. They agree on nearly everything, so LLVM
+gets the text as it is, with insertions that no reported position shows:
 
 * `.loc 1 N` in front of every line makes LLVM write a line table, and the empty `.ascii ""` behind it gives
   lines without instructions (data, labels, macro calls) their place in that table.
-* `len = . - msg` is a number to GNU `as`, but LLVM's Intel parser takes the `len` in `mov edx, len` for a memory
-  operand. Each difference is therefore also kept as `cr3.true.len`; once its value is known from an earlier
-  pass it comes back as `cr3.known.len`, a plain number.
+* `len = . - msg` is a number to GNU `as`, but LLVM's Intel parser takes the `len` in `mov edx, len` for a
+  memory operand. Each difference is therefore also kept as `cr3.true.len`; once its value is known from an
+  earlier pass it comes back as `cr3.known.len`, a plain number.
 
 A line that both accept but are known to encode differently is refused with a hint.
 
-    >>> source = Source("mov al, 1 # one\\n.globl x", "demo.asm", "intel")
+    >>> source = Source("mov al, 1 # one\n.globl x", "demo.asm", "intel")
     >>> print(source.prepared({}).replace(" ", "."))
     .intel_syntax.noprefix;.file.1."source";
     .loc.1.1;.ascii."";mov.al,.1......
@@ -26,7 +26,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
-from emu.exceptions import AssemblyError
+from .exceptions import AssemblyError
 
 __all__ = ["EXPANDING", "HEADER_LINES", "LOCATION", "OWN", "TRUE", "TWICE", "Source", "Syntax"]
 
@@ -43,15 +43,17 @@ EXPANDING = re.compile(r"^@(\d+)$", re.MULTILINE)
 TOKEN = re.compile(r"""("(?:\\.|[^"\\])*"?|'(?:\\.|[^\\])')|(\#.*|//.*)|(/\*)|[^"'/#]+|.""", re.DOTALL)
 NAME = r"[\w.$\\@()]+"
 LABELS = re.compile(rf'\s*(?:(?:{NAME}|"[^"]*")\s*:\s*)*')
-ASSIGNMENT = re.compile(rf"(?:\.(?:set|equ|equiv)\s+(?P<name>{NAME})\s*,|(?P<left>{NAME})\s*=(?!=))(?P<value>.*)", re.I)
+ASSIGNMENT = re.compile(
+    rf"(?:\.(?:set|equ|equiv)\s+(?P<name>{NAME})\s*,|(?P<left>{NAME})\s*=(?!=))(?P<value>.*)", re.I
+)
 ADDRESS = r"(?:[A-Za-z_.\\][\w.$\\@()]*|\d+[fb])"
 DIFFERENCE = re.compile(rf"{ADDRESS}\s*\)*\s*-\s*\(*\s*{ADDRESS}")
 BLOCK_START = re.compile(r"\.(?:macro|rept?|irpc?)\b", re.I)
 BLOCK_END = re.compile(r"\.(?:endm|endmacro|endr)\b", re.I)
 SYNTAX_SWITCH = re.compile(r"\.(intel|att)_syntax\b", re.I)
 FILE_ACCESS = re.compile(r"\.(?:include|incbin)\b", re.I)
-# One file is the whole program, so every label is visible everywhere. Without .globl LLVM may choose short jumps,
-# as GNU as does. Line tables other than ours (from a compiler) would contradict ours.
+# One file is the whole program, so every label is visible everywhere. Without .globl LLVM may choose short
+# jumps, as GNU as does. Line tables other than ours (from a compiler) would contradict ours.
 IGNORED = re.compile(r"\.(?:globa?l|loc|file\s+\d+)\b", re.I)
 
 # Spellings that GNU as accepts and LLVM does not, as compilers write them with -masm=intel.
@@ -64,10 +66,11 @@ UNEQUAL = (
     (re.compile(r"sysret\s*$", re.I), "say which return: sysretq is the one of 64-bit mode"),
     (re.compile(r"(?:push|pop)\s+[fg]s\s*$", re.I), "assemblers disagree on its size: go through a register"),
 )
-MNEMONIC_AND_OPERANDS = re.compile(r"(\S+\s*)(.*)")
+
+MNEMONIC_AND_OPERANDS = re.compile(r"(\S+\s*)(.*)", re.DOTALL)
 OPERAND_TOKEN = re.compile(r"<<|>>|[-+*/%&|^()\[\],]|[^\s()\[\],<>*/%&|^+-]+")
-# How tightly operators bind: for GNU as (gas/expr.c, op_rank), and for LLVM in an Intel operand, where it is as in C.
 WORDS = {"shl": "<<", "shr": ">>", "and": "&", "or": "|", "xor": "^", "mod": "%"}
+# How tightly operators bind: for GNU as (gas/expr.c, op_rank); for LLVM in an Intel operand, as in C.
 GNU_RANK = {"*": 3, "/": 3, "%": 3, "<<": 3, ">>": 3, "|": 2, "&": 2, "^": 2, "+": 1, "-": 1}
 C_RANK = {"*": 6, "/": 6, "%": 6, "+": 5, "-": 5, "<<": 4, ">>": 4, "&": 3, "^": 2, "|": 1}
 
@@ -75,8 +78,8 @@ C_RANK = {"*": 6, "/": 6, "%": 6, "+": 5, "-": 5, "<<": 4, ">>": 4, "&": 3, "^":
 class Source:
     """One source text, annotated for the assembler.
 
-    `name` is what errors call it. Raises AssemblyError for what must not reach the assembler: statements that read
-    other files or that GNU `as` and LLVM would encode differently, and a comment without an end.
+    `name` is what errors call it. Raises AssemblyError for what must not reach the assembler: statements that
+    read other files or that GNU `as` and LLVM would encode differently, and a comment without an end.
     """
 
     def __init__(self, text: str, name: str, syntax: Syntax) -> None:
@@ -113,7 +116,7 @@ class Source:
 
     def position_of(self, name: str, line: int) -> tuple[int, int]:
         """Line and column where a symbol is named: in this line, else (a macro's argument) first of all."""
-        named = re.compile(rf"(?<![\w.$@]){re.escape(name)}(?![\w.$@])" if name else r"\S")
+        named = re.compile(rf"(?<![\w.$@]){re.escape(name)}(?![\w.$])" if name else r"\S")
         for number in (*([line] if line else []), *range(1, len(self.lines) + 1)):
             text = "".join(text for text, inserted in self._pieces[number - 1] if not inserted)
             if found := named.search(text):
@@ -126,7 +129,8 @@ class Source:
         if not clean.strip():
             return [("", False)]
         marker = f'.print "@{number}";' if self._has_blocks and not self._block_depth else ""
-        insertions = [(0, f'.loc 1 {number};.ascii "";{marker}')]
+        ends_block = BLOCK_END.match(masked.lstrip())
+        insertions = [] if ends_block else [(0, f'.loc 1 {number};.ascii "";{marker}')]
         for statement in re.finditer(r"[^;]+", masked):
             labels = LABELS.match(statement[0])
             start = statement.start() + (labels.end() if labels else 0)
@@ -175,7 +179,9 @@ class Source:
         elif assignment and DIFFERENCE.search(assignment["value"]):
             self.has_differences = True
             name = assignment["name"] or assignment["left"]
-            return line, _difference(name, line[at + assignment.start("value") : at + len(code)], at, at + len(code))
+            return line, _difference(
+                name, line[at + assignment.start("value") : at + len(code)], at, at + len(code)
+            )
         elif not assignment and not code.startswith("."):
             return self._instruction(number, at, code, line)
         return line, []
