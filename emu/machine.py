@@ -118,6 +118,7 @@ class Machine:
         self._timer: tuple[int, int] | None = None
         self._mode_totals = {0: [0, 0, 0], 3: [0, 0, 0]}
         self._mode_start = [0, 0, 0]
+        self._counted_as = 0
         self._halt: Halt | None = None
         self._raised: BaseException | None = None
         self._in_hook = False
@@ -144,9 +145,8 @@ class Machine:
 
     def set_cpl(self, cpl: int) -> None:
         """Change the privilege level. Unicorn must ask again for every page: other rights hold now."""
-        if cpl != self.state.cpl:
-            self._account()
-            self.state.cpl = cpl
+        self._account()
+        self.state.cpl = self._counted_as = cpl
         self.cpu.flush_soft_tlb()
 
     def set_alignment_check(self, allowed: bool) -> None:
@@ -292,6 +292,7 @@ class Machine:
         if self.events.wants("interrupt"):
             self.events.emit(InterruptEvent(self.clock.now, self.pid, vector, self.cpu.rip, self.cpl))
         self.charge("exceptions", self.costs.interrupt)
+        self._count_as_kernel()
         self.interrupts.interrupt(vector)
 
     def raise_exception(self, exception: ProcessorException) -> None:
@@ -306,6 +307,7 @@ class Machine:
             )
         is_fault = exception.vector == Vector.PF
         self.charge("exceptions", self.costs.page_fault if is_fault else self.costs.exception)
+        self._count_as_kernel()
         self.interrupts.deliver(exception)
 
     def _on_exception(self, trap: Trap) -> None:
@@ -313,6 +315,7 @@ class Machine:
 
     def _on_software_interrupt(self, trap: Trap) -> None:
         self.charge("exceptions", self.costs.exception)
+        self._count_as_kernel()
         self.interrupts.software(trap.vector, 1 if trap.vector == Vector.BP else 2)
 
     def _on_privileged(self, trap: Trap) -> None:
@@ -450,10 +453,15 @@ class Machine:
         """Give what was counted since the last change of privilege to the mode it was counted in."""
         s = self.state
         now = [s.instructions, s.reads, s.writes]
-        totals = self._mode_totals[s.cpl]
+        totals = self._mode_totals[self._counted_as]
         for i in range(3):
             totals[i] += now[i] - self._mode_start[i]
         self._mode_start = now
+
+    def _count_as_kernel(self) -> None:
+        """What the processor touches to enter the kernel (IDT, TSS, stack) is the kernel's, whoever was interrupted."""
+        self._account()
+        self._counted_as = 0
 
     def retired(self, cpl: int) -> tuple[int, int, int]:
         """Instructions, loads and stores so far at a privilege level (3: user, 0: kernel)."""
