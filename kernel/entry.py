@@ -1,0 +1,87 @@
+"""Kernel text: the assembled entry code, and Python functions that live at kernel addresses.
+
+`call do_syscall_64` in `entry.s` reaches a page of kernel text that holds `vmcall; ret`. VMCALL leaves the guest, the
+Python function registered under that name runs, and RET goes back. Each function has a page of its own, which the
+processor really fetches.
+
+A function is added with a decorator; `cycles` is an assumption about the instructions of Linux that it stands for, beyond
+the memory that it touches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import resources
+from typing import TYPE_CHECKING, Final
+
+from emu import PAGE_SIZE
+from emu.assembler import assemble_source
+from emu.image import Image
+
+from .exceptions import KernelPanic
+from .layout import KERNEL_TEXT
+
+if TYPE_CHECKING:
+    from .kernel import Kernel
+
+__all__ = ["KernelFunction", "KernelText", "kernel_function"]
+
+STUB: Final = bytes.fromhex("0f01c1 c3")
+"""vmcall; ret"""
+
+FUNCTIONS_OFFSET: Final = 0x10_0000
+"""Where the pages of Python functions begin in kernel text."""
+
+Body = Callable[["Kernel", int, int], int | None]
+"""Called with the first two arguments (RDI, RSI); the result goes to RAX."""
+
+
+@dataclass(frozen=True, slots=True)
+class KernelFunction:
+    """A Python function with a name in kernel text."""
+
+    name: str
+    body: Body
+    cycles: int
+
+
+_FUNCTIONS: dict[str, KernelFunction] = {}
+
+
+def kernel_function(cycles: int, name: str | None = None) -> Callable[[Body], Body]:
+    """Register a Python function as kernel text under its own name, or another one."""
+
+    def register(body: Body) -> Body:
+        function = KernelFunction(name or body.__name__, body, cycles)
+        _FUNCTIONS[function.name] = function
+        return body
+
+    return register
+
+
+class KernelText:
+    """Where everything in kernel text is. `image` is the assembled entry code, `symbols` also has the functions."""
+
+    def __init__(self, *, smap: bool) -> None:
+        self.functions = {
+            KERNEL_TEXT + FUNCTIONS_OFFSET + number * PAGE_SIZE: function
+            for number, function in enumerate(_FUNCTIONS.values())
+        }
+        addresses = {function.name: va for va, function in self.functions.items()}
+        source = resources.files(__package__).joinpath("entry.s").read_text("utf-8")
+        self.image: Image = assemble_source(
+            f".equ X86_FEATURE_SMAP, {int(smap)} {source}",
+            name="kernel/entry.s",
+            addresses={".text": KERNEL_TEXT},
+            symbols=addresses,
+            entry=None,
+        )
+        self.symbols: dict[str, int] = {**self.image.symbols, **addresses}
+
+    def at(self, va: int) -> KernelFunction:
+        """The function whose stub is at an address."""
+        function = self.functions.get(va)
+        if function is None:
+            raise KernelPanic(f"vmcall at {va:#x}, where no kernel function is")
+        return function

@@ -1,0 +1,115 @@
+"""Page faults: the promise is kept, or the process is told that there was none (arch/x86/mm/fault.c, mm/memory.c).
+
+`handle_page_fault` is the lecture's slide as a decision tree:
+
+    HandlePageFault(address, error_code)
+        if AddressExists(current->mm_state, address) && AccessPermitted(current->mm_state, error_code)
+            PFN = allocate_pfn()
+            install_pte(address, PFN)
+        else RaiseSignal(SIGSEGV)
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from typing import Final
+
+from emu.pte import PAGE_SIZE, ErrorCode, Pte
+
+from .address_space import AddressSpace
+from .exceptions import Errno
+from .frames import FrameAllocator
+from .layout import TASK_SIZE
+from .memory import KernelMemory
+from .page_table import user_pte
+from .vma import Prot, Vma
+
+__all__ = ["FaultHandler", "FaultResult"]
+
+PAGE_MASK: Final = ~(PAGE_SIZE - 1)
+
+
+class FaultResult(Enum):
+    """How a page fault ended."""
+
+    DEMAND_ZERO = auto()  # a new page of zeros
+    FILE = auto()  # a page with the content of its backing
+    SPURIOUS = auto()  # the entry already permits the access
+    BAD_ADDRESS = auto()  # nothing was promised here: SIGSEGV, SEGV_MAPERR
+    BAD_ACCESS = auto()  # promised, but not this: SIGSEGV, SEGV_ACCERR
+    OUT_OF_MEMORY = auto()
+
+    @property
+    def resolved(self) -> bool:
+        """Whether the access will succeed when it is repeated."""
+        return self in (FaultResult.DEMAND_ZERO, FaultResult.FILE, FaultResult.SPURIOUS)
+
+
+class FaultHandler:
+    """Handles the page faults of any address space; counts them by kind."""
+
+    def __init__(self, memory: KernelMemory, frames: FrameAllocator) -> None:
+        self._memory, self._frames = memory, frames
+        self.counts = {"minor": 0, "major": 0, "cow": 0, "protection": 0, "spurious": 0}
+
+    def handle_page_fault(self, mm: AddressSpace, address: int, error_code: int) -> FaultResult:
+        """Decide about one fault, and deliver the page if it was promised."""
+        if address >= TASK_SIZE:
+            return self._refuse(FaultResult.BAD_ADDRESS)
+        vma = mm.vmas.find(address) or mm.grow_stack(address)
+        if vma is None:
+            return self._refuse(FaultResult.BAD_ADDRESS)
+        if not access_permitted(vma, error_code):
+            return self._refuse(FaultResult.BAD_ACCESS)
+        if entry_permits(mm.page_table.lookup(address), error_code):
+            self.counts["spurious"] += 1
+            return FaultResult.SPURIOUS
+        try:
+            return self._deliver(mm, vma, address & PAGE_MASK, error_code)
+        except Errno:
+            return FaultResult.OUT_OF_MEMORY
+
+    def _refuse(self, result: FaultResult) -> FaultResult:
+        self.counts["protection"] += 1
+        return result
+
+    def _deliver(self, mm: AddressSpace, vma: Vma, page: int, error_code: int) -> FaultResult:
+        """Allocate a frame, fill it, install its PTE. Raises Errno(ENOMEM)."""
+        pfn = self._frames.allocate()
+        if vma.backing is None:
+            self._memory.clear_frame(pfn)
+        else:
+            content = vma.backing.page(vma.offset + page - vma.start, PAGE_SIZE)
+            self._memory.write(pfn * PAGE_SIZE, content)
+        dirty = bool(error_code & ErrorCode.W)
+        entry = user_pte(
+            pfn,
+            writable=bool(vma.prot & Prot.WRITE),
+            executable=bool(vma.prot & Prot.EXEC),
+            dirty=dirty,
+        )
+        try:
+            mm.page_table.install(page, entry)
+        except Errno:
+            self._frames.free(pfn)
+            raise
+        self.counts["minor"] += 1
+        return FaultResult.DEMAND_ZERO if vma.backing is None else FaultResult.FILE
+
+
+def access_permitted(vma: Vma, error_code: int) -> bool:
+    """Whether the promise covers the access (access_error in arch/x86/mm/fault.c)."""
+    if error_code & ErrorCode.I:
+        return bool(vma.prot & Prot.EXEC)
+    if error_code & ErrorCode.W:
+        return bool(vma.prot & Prot.WRITE)
+    return vma.prot != Prot.NONE  # x86 cannot make a page writable or executable but not readable
+
+
+def entry_permits(entry: int, error_code: int) -> bool:
+    """Whether a PTE permits the access already: the TLB remembered an older one (spurious_kernel_fault's test)."""
+    if not entry & Pte.P:
+        return False
+    if error_code & ErrorCode.W and not entry & Pte.W:
+        return False
+    return not (error_code & ErrorCode.I and entry & Pte.NX)

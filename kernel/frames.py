@@ -1,0 +1,83 @@
+"""The frame allocator: a binary buddy system over all of RAM (mm/page_alloc.c).
+
+Free memory is kept as blocks of 2**order frames, each aligned to its size. To allocate, a block of the right order is
+taken, or a larger one is halved; to free, a block is merged with its *buddy*, the neighbour that it was once split
+from, as long as that is free too.
+
+>>> frames = FrameAllocator(first=1, count=15)
+>>> a, b = frames.allocate(), frames.allocate()
+>>> frames.free(a); frames.free(b)
+>>> frames.free_frames, frames.used, frames.peak
+(15, 0, 2)
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import Final
+
+from .exceptions import Errno, KernelPanic
+
+__all__ = ["FrameAllocator"]
+
+MAX_ORDER: Final = 18
+"""Largest block: 2**18 frames, 1 GiB."""
+
+
+class FrameAllocator:
+    """Hands out frames `first` to `first + count - 1`, lowest addresses first.
+
+    `used` counts frames that are allocated now, `peak` the most that ever were.
+    """
+
+    def __init__(self, first: int, count: int) -> None:
+        self._free: list[set[int]] = [set() for _ in range(MAX_ORDER + 1)]
+        self._allocated: dict[int, int] = {}
+        self._end = first + count
+        self.total, self.used, self.peak = count, 0, 0
+        pfn = first
+        while pfn < self._end:
+            order = min((pfn & -pfn).bit_length() - 1 if pfn else MAX_ORDER, MAX_ORDER)
+            while pfn + (1 << order) > self._end:
+                order -= 1
+            self._free[order].add(pfn)
+            pfn += 1 << order
+
+    @property
+    def free_frames(self) -> int:
+        """Frames that are free now."""
+        return self.total - self.used
+
+    def allocate(self, order: int = 0) -> int:
+        """The first pfn of 2**order frames, aligned to their number. Raises Errno(ENOMEM)."""
+        for larger in range(order, MAX_ORDER + 1):
+            if self._free[larger]:
+                pfn = min(self._free[larger])
+                self._free[larger].remove(pfn)
+                self._split(pfn, larger, order)
+                self._allocated[pfn] = order
+                self.used += 1 << order
+                self.peak = max(self.peak, self.used)
+                return pfn
+        raise Errno(errno.ENOMEM)
+
+    def _split(self, pfn: int, order: int, wanted: int) -> None:
+        """Give back the upper halves of a block of which only the start is wanted."""
+        while order > wanted:
+            order -= 1
+            self._free[order].add(pfn + (1 << order))
+
+    def free(self, pfn: int) -> None:
+        """Give back what `allocate` returned. Freeing anything else is a bug of the kernel's."""
+        order = self._allocated.pop(pfn, None)
+        if order is None:
+            raise KernelPanic(f"frame {pfn:#x} is freed but was not allocated")
+        self.used -= 1 << order
+        while order < MAX_ORDER:
+            buddy = pfn ^ (1 << order)
+            if buddy not in self._free[order]:
+                break
+            self._free[order].remove(buddy)
+            pfn = min(pfn, buddy)
+            order += 1
+        self._free[order].add(pfn)

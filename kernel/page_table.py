@@ -1,0 +1,129 @@
+"""Page tables as the kernel edits them: install, look up, clear and free entries.
+
+The tables are real entries in guest RAM; this file only knows how to find the place of one. The upper levels come into
+being when the first page below them is installed, and go when the address space goes. All user tables permit everything;
+what a page permits is decided by its own entry, as in Linux (_PAGE_TABLE in asm/pgtable_types.h).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import Final
+
+from emu.pte import ADDRESS_MASK, INDEX_MASK, PAGE_SHIFT, Pte
+
+from .frames import FrameAllocator
+from .memory import PhysicalMemory
+
+__all__ = ["PageTable", "user_pte"]
+
+TOP_LEVEL: Final = 4
+KERNEL_HALF: Final = 256
+"""First PGD entry of the kernel's half."""
+_USER_TABLE: Final = int(Pte.P | Pte.W | Pte.U | Pte.A)
+_KERNEL_TABLE: Final = int(Pte.P | Pte.W | Pte.A)
+
+
+def user_pte(pfn: int, *, writable: bool, executable: bool, dirty: bool = False) -> int:
+    """A leaf for a user page (_PAGE_ACCESSED as mk_pte sets it)."""
+    flags = Pte.P | Pte.U | Pte.A
+    if writable:
+        flags |= Pte.W
+    if dirty:
+        flags |= Pte.D
+    if not executable:
+        flags |= Pte.NX
+    return pfn << PAGE_SHIFT | flags
+
+
+class PageTable:
+    """One PGD and everything below it. `pgd` is its physical address."""
+
+    def __init__(self, memory: PhysicalMemory, frames: FrameAllocator, kernel_half: PageTable | None = None) -> None:
+        self.memory, self._frames = memory, frames
+        self._tables: list[int] = []  # frames of this PGD and the tables it made, to free them
+        self.pgd = self._new_table()
+        if kernel_half is not None:
+            self._inherit(kernel_half)
+
+    @property
+    def table_count(self) -> int:
+        """Tables that this address space made, the PGD included."""
+        return len(self._tables)
+
+    def _new_table(self) -> int:
+        pfn = self._frames.allocate()
+        self._tables.append(pfn)
+        self.memory.clear_frame(pfn)
+        return pfn << PAGE_SHIFT
+
+    def _inherit(self, parent: PageTable) -> None:
+        """Share the kernel's half: one update below the PGD is then seen by all (the lecture's family values)."""
+        for index in range(KERNEL_HALF, INDEX_MASK + 1):
+            entry = parent.memory.load64(parent.pgd + 8 * index)
+            if entry:
+                self.memory.store64(self.pgd + 8 * index, entry)
+
+    def entry_address(self, va: int, level: int = 1, *, create: bool = False) -> int | None:
+        """Physical address of the entry for `va` at a level (1: PTE, 2: PMD). None if a table on the way is missing."""
+        table = self.pgd
+        for above in range(TOP_LEVEL, level, -1):
+            pa = table + 8 * (va >> (3 + 9 * above) & INDEX_MASK)
+            entry = self.memory.load64(pa)
+            if not entry & Pte.P:
+                if not create:
+                    return None
+                entry = self._new_table() | (_USER_TABLE if va >> 63 == 0 else _KERNEL_TABLE)
+                self.memory.store64(pa, entry)
+            table = entry & ADDRESS_MASK
+        return table + 8 * (va >> (3 + 9 * level) & INDEX_MASK)
+
+    def install(self, va: int, entry: int, level: int = 1) -> None:
+        """Put a leaf in place, making the tables above it where they are missing. Raises Errno(ENOMEM)."""
+        pa = self.entry_address(va, level, create=True)
+        assert pa is not None
+        self.memory.store64(pa, entry)
+
+    def lookup(self, va: int) -> int:
+        """The PTE of a page; 0 if there is none."""
+        pa = self.entry_address(va)
+        return 0 if pa is None else self.memory.load64(pa)
+
+    def clear(self, va: int) -> int:
+        """Take a PTE out and return it; 0 if there was none. Flushing the TLB is the caller's duty."""
+        pa = self.entry_address(va)
+        if pa is None:
+            return 0
+        entry = self.memory.load64(pa)
+        if entry:
+            self.memory.store64(pa, 0)
+        return entry
+
+    def _present(self, table: int, indices: range) -> Iterator[tuple[int, int]]:
+        """(index, entry) of the present entries among consecutive ones of a table."""
+        data = self.memory.read(table + 8 * indices.start, 8 * len(indices))
+        for index, (entry,) in zip(indices, struct.iter_unpack("<Q", data), strict=True):
+            if entry & Pte.P:
+                yield index, entry
+
+    def leaves(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """(va, PTE) of every present 4 KiB user page from `start` up to `end`, skipping missing tables."""
+        yield from self._leaves(self.pgd, TOP_LEVEL, 0, start, end)
+
+    def _leaves(self, table: int, level: int, base: int, start: int, end: int) -> Iterator[tuple[int, int]]:
+        shift = 3 + 9 * level
+        first = max(start - base, 0) >> shift
+        last = min((end - base + (1 << shift) - 1) >> shift, INDEX_MASK + 1)
+        for index, entry in self._present(table, range(first, last)):
+            va = base + (index << shift)
+            if level == 1:
+                yield va, entry
+            else:
+                yield from self._leaves(entry & ADDRESS_MASK, level - 1, va, start, end)
+
+    def free_user_half(self) -> None:
+        """Free every table of the user half and the PGD; the pages themselves must be gone already."""
+        for pfn in self._tables:
+            self._frames.free(pfn)
+        self._tables.clear()
