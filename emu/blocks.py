@@ -32,12 +32,38 @@ class Counts:
     writes: int = 0
 
 
+NOTHING: Final = Counts()
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One instruction of a block, and what the block counts from it on and after it."""
+
+    instruction: Instruction
+    from_here: Counts
+    after: Counts
+
+
+def _places(instructions: tuple[Instruction, ...]) -> dict[int, Place]:
+    """The instructions of a block by their offset."""
+    offset, after = sum(one.size for one in instructions), NOTHING
+    places = {}
+    for one in reversed(instructions):
+        offset -= one.size
+        reads, writes = (0, 0) if one.rep else (one.reads, one.writes)
+        here = Counts(after.instructions + 1, after.reads + reads, after.writes + writes)
+        places[offset] = Place(one, here, after)
+        after = here
+    return places
+
+
 class BlockTable:
     """The table that native code looks up, and behind it the instructions of each block."""
 
     def __init__(self, state: State, find: Callable[[int], int]) -> None:
         self._state, self._find = state, find
         self._instructions: dict[int, tuple[Instruction, ...]] = {}
+        self._places: dict[int, dict[int, Place]] = {}
         self._allocate(FIRST_SIZE)
 
     def _allocate(self, size: int) -> None:
@@ -59,6 +85,7 @@ class BlockTable:
             self._grow()
         instructions = decode_block(code)
         self._instructions[s.block_key] = instructions
+        self._places.pop(s.block_key, None)
         plain = [one for one in instructions if not one.rep]
         block = Block(
             key=s.block_key,
@@ -84,16 +111,22 @@ class BlockTable:
         """Address of instruction `number` of the block that was entered last."""
         return self._state.block_va + sum(one.size for one in self.instructions()[:number])
 
+    def place(self, rip: int) -> Place | None:
+        """What is at `rip` in the block that was entered last, and what the block counts from there on."""
+        key, offset = self._state.block_key, rip - self._state.block_va
+        places = self._places.get(key)
+        if places is None:
+            if key not in self._instructions:
+                return None
+            places = self._places[key] = _places(self._instructions[key])
+        return places.get(offset)
+
     def tail(self, rip: int, *, inclusive: bool) -> Counts:
         """What the current block counted for the instructions from `rip` on (or after the one at `rip`)."""
-        counts = Counts()
-        va = self._state.block_va
-        for one in self.instructions():
-            if va >= rip + (0 if inclusive else 1):
-                reads, writes = (0, 0) if one.rep else (one.reads, one.writes)
-                counts = Counts(counts.instructions + 1, counts.reads + reads, counts.writes + writes)
-            va += one.size
-        return counts
+        place = self.place(rip)
+        if place is None:
+            return NOTHING
+        return place.from_here if inclusive else place.after
 
     def repeating(self, rip: int) -> Block | None:
         """The current block, if `rip` is the REP instruction that ends it."""
@@ -103,4 +136,5 @@ class BlockTable:
     def clear(self) -> None:
         """Forget every block: code was replaced."""
         self._instructions.clear()
+        self._places.clear()
         self._allocate(len(self._table))

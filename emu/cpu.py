@@ -38,6 +38,11 @@ USER_SELECTORS: Final = 0x23 << 48
 """STAR for the one real SYSRET at power-on: CS 0x33 and SS 0x2b, as Linux has them."""
 
 
+IF, AC, IOPL, FIXED = int(Rflags.IF), int(Rflags.AC), int(Rflags.IOPL), int(Rflags.FIXED)
+MODELLED: Final = IF | AC | IOPL
+"""Flags that Unicorn's own RFLAGS does not show: the model's."""
+
+
 class TrapKind(Enum):
     """Why the processor left Unicorn."""
 
@@ -231,15 +236,14 @@ class Cpu:
     def rflags(self) -> int:
         """RFLAGS. IF is the model's: Unicorn's own is always set."""
         uclib.uc_reg_read(self._handle, x86.UC_X86_REG_RFLAGS, ctypes.byref(self._scratch))
-        flags = self._scratch.value & ~(Rflags.IF | Rflags.IOPL | Rflags.AC)
-        flags |= Rflags.AC if self.state.alignment_check else 0
-        return flags | Rflags.FIXED | (Rflags.IF if self.interrupt_flag else 0)
+        flags = self._scratch.value & ~MODELLED | FIXED
+        return flags | (AC if self.state.alignment_check else 0) | (IF if self.interrupt_flag else 0)
 
     @rflags.setter
     def rflags(self, value: int) -> None:
-        self.interrupt_flag = bool(value & Rflags.IF)
-        self.state.alignment_check = bool(value & Rflags.AC)
-        self._scratch.value = (value & ~Rflags.IOPL) | Rflags.FIXED | Rflags.IF
+        self.interrupt_flag = value & IF != 0
+        self.state.alignment_check = value & AC != 0
+        self._scratch.value = value & ~IOPL | FIXED | IF
         uclib.uc_reg_write(self._handle, x86.UC_X86_REG_RFLAGS, ctypes.byref(self._scratch))
 
     def read_segment_base(self, register: int) -> int:
@@ -420,8 +424,9 @@ class Cpu:
 
     def _privileged(self, rip: int) -> Trap:
         """An instruction that Unicorn may not or cannot execute. It counts as executed until someone refuses it."""
+        place = self.blocks.place(rip)
+        instruction = self._instruction_at(rip) if place is None else place.instruction
         self.not_executed(rip, inclusive=False)
-        instruction = self._instruction_at(rip)
         if instruction is not None:  # the model makes its accesses, and counts them then
             self.state.reads -= instruction.reads
             self.state.writes -= instruction.writes

@@ -52,6 +52,8 @@ PRESENT: Final = 1 << 47
 TSS_RSP0: Final = 4
 TSS_IST1: Final = 0x24
 MASK64: Final = (1 << 64) - 1
+IF: Final = int(Rflags.IF)
+CLEARED: Final = int(Rflags.TF | Rflags.NT | Rflags.RF)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +171,7 @@ class Interrupts:
             self._mmu.store64(rsp, value, implicit=True)
         cpu.gprs[4] = rsp
         cpu.rip = gate.offset
-        cleared = Rflags.TF | Rflags.NT | Rflags.RF | (Rflags.IF if gate.kind == INTERRUPT_GATE else 0)
-        cpu.rflags = flags & ~cleared
+        cpu.rflags = flags & ~(CLEARED | (IF if gate.kind == INTERRUPT_GATE else 0))
         if self.cpl:
             self.ss = 0
         self.cs = gate.selector & ~3

@@ -60,6 +60,8 @@ TLB_NAMES: Final = ("itlb", "dtlb", "stlb")
 MASK32: Final = (1 << 32) - 1
 MASK64: Final = (1 << 64) - 1
 NEVER: Final = (1 << 63) - 1
+TRAPS_BETWEEN_LOOKS: Final = 16
+"""The timer is looked at when the instruction deadline is reached, and every so many traps."""
 _NATIVE_EVENTS: Final = {
     "tlb_miss": Event.TLB_MISS,
     "page_walk": Event.PAGE_WALK,
@@ -264,10 +266,16 @@ class Machine:
     def run(self) -> Halt:
         """Execute until somebody stops the machine. What a hook or the monitor raises comes out of here."""
         self._halt = None
+        look = 0
         while self._halt is None:
-            self._take_timer_interrupt()
-            self._arm()
+            if look == 0:
+                self._take_timer_interrupt()
+                self._arm()
+                look = TRAPS_BETWEEN_LOOKS
+            look -= 1
             trap = self.cpu.run()
+            if trap.kind is TrapKind.DEADLINE:
+                look = 0
             self._reraise()
             try:
                 self._HANDLERS[trap.kind](self, trap)

@@ -26,6 +26,8 @@ __all__ = ["execute", "instruction", "syscall"]
 
 MASK32: Final = (1 << 32) - 1
 MASK64: Final = (1 << 64) - 1
+SCE: Final = int(Efer.SCE)
+NEVER_RESTORED: Final = int(Rflags.RF | Rflags.VM)
 RAX, RCX, RDX, RSP, R11 = 0, 1, 2, 4, 11
 
 Handler = Callable[["Machine", Instruction], bool | None]
@@ -173,7 +175,7 @@ def swapgs(machine: Machine, one: Instruction) -> None:
 def syscall(machine: Machine, size: int = 2) -> None:
     """SYSCALL; RIP is already after it. Raises #UD if EFER.SCE is clear."""
     cpu, msrs = machine.cpu, machine.control.msrs
-    if not machine.control.efer & Efer.SCE:
+    if not machine.control.efer & SCE:
         cpu.rip -= size
         raise ProcessorException(Vector.UD)
     flags = cpu.rflags
@@ -190,12 +192,12 @@ def syscall(machine: Machine, size: int = 2) -> None:
 def sysret(machine: Machine, one: Instruction) -> bool:
     """SYSRETQ: to RCX with R11 as flags. A non-canonical RCX is #GP in the kernel, as on Intel parts."""
     cpu = machine.cpu
-    if not machine.control.efer & Efer.SCE:
+    if not machine.control.efer & SCE:
         raise ProcessorException(Vector.UD)
     if not is_canonical(cpu.gprs[RCX], machine.control.levels):
         raise ProcessorException(Vector.GP, 0)
     cpu.rip = cpu.gprs[RCX]
-    cpu.rflags = cpu.gprs[R11] & ~(Rflags.RF | Rflags.VM)
+    cpu.rflags = cpu.gprs[R11] & ~NEVER_RESTORED
     selector = machine.control.msrs[Msr.STAR] >> 48
     machine.interrupts.cs, machine.interrupts.ss = (selector + 16) | 3, (selector + 8) | 3
     machine.set_cpl(3)

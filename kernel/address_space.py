@@ -141,4 +141,4 @@ class AddressSpace:
 
     def is_present(self, va: int) -> bool:
         """Whether a page is there, whatever its rights."""
-        return bool(self.page_table.lookup(va) & Pte.P)
+        return bool(self.page_table.lookup(va) & int(Pte.P))

@@ -27,6 +27,8 @@ from .vma import Prot, Vma
 __all__ = ["FaultHandler", "FaultResult"]
 
 PAGE_MASK: Final = ~(PAGE_SIZE - 1)
+WRITE, FETCH = int(ErrorCode.W), int(ErrorCode.I)
+PRESENT, WRITABLE, NO_EXECUTE = int(Pte.P), int(Pte.W), int(Pte.NX)
 
 
 class FaultResult(Enum):
@@ -81,7 +83,7 @@ class FaultHandler:
         else:
             content = vma.backing.page(vma.offset + page - vma.start, PAGE_SIZE)
             self._memory.write(pfn * PAGE_SIZE, content)
-        dirty = bool(error_code & ErrorCode.W)
+        dirty = error_code & WRITE != 0
         entry = user_pte(
             pfn,
             writable=bool(vma.prot & Prot.WRITE),
@@ -99,17 +101,17 @@ class FaultHandler:
 
 def access_permitted(vma: Vma, error_code: int) -> bool:
     """Whether the promise covers the access (access_error in arch/x86/mm/fault.c)."""
-    if error_code & ErrorCode.I:
+    if error_code & FETCH:
         return bool(vma.prot & Prot.EXEC)
-    if error_code & ErrorCode.W:
+    if error_code & WRITE:
         return bool(vma.prot & Prot.WRITE)
     return vma.prot != Prot.NONE  # x86 cannot make a page writable or executable but not readable
 
 
 def entry_permits(entry: int, error_code: int) -> bool:
     """Whether a PTE permits the access already: the TLB remembered an older one (spurious_kernel_fault's test)."""
-    if not entry & Pte.P:
+    if not entry & PRESENT:
         return False
-    if error_code & ErrorCode.W and not entry & Pte.W:
+    if error_code & WRITE and not entry & WRITABLE:
         return False
-    return not (error_code & ErrorCode.I and entry & Pte.NX)
+    return not (error_code & FETCH and entry & NO_EXECUTE)

@@ -21,19 +21,20 @@ __all__ = ["PageTable", "user_pte"]
 TOP_LEVEL: Final = 4
 KERNEL_HALF: Final = 256
 """First PGD entry of the kernel's half."""
-_USER_TABLE: Final = int(Pte.P | Pte.W | Pte.U | Pte.A)
-_KERNEL_TABLE: Final = int(Pte.P | Pte.W | Pte.A)
+P, W, U, A, D, NX = (int(flag) for flag in (Pte.P, Pte.W, Pte.U, Pte.A, Pte.D, Pte.NX))
+_USER_TABLE: Final = P | W | U | A
+_KERNEL_TABLE: Final = P | W | A
 
 
 def user_pte(pfn: int, *, writable: bool, executable: bool, dirty: bool = False) -> int:
     """A leaf for a user page (_PAGE_ACCESSED as mk_pte sets it)."""
-    flags = Pte.P | Pte.U | Pte.A
+    flags = P | U | A
     if writable:
-        flags |= Pte.W
+        flags |= W
     if dirty:
-        flags |= Pte.D
+        flags |= D
     if not executable:
-        flags |= Pte.NX
+        flags |= NX
     return pfn << PAGE_SHIFT | flags
 
 
@@ -71,7 +72,7 @@ class PageTable:
         for above in range(TOP_LEVEL, level, -1):
             pa = table + 8 * (va >> (3 + 9 * above) & INDEX_MASK)
             entry = self.memory.load64(pa)
-            if not entry & Pte.P:
+            if not entry & P:
                 if not create:
                     return None
                 entry = self._new_table() | (_USER_TABLE if va >> 63 == 0 else _KERNEL_TABLE)
@@ -104,7 +105,7 @@ class PageTable:
         """(index, entry) of the present entries among consecutive ones of a table."""
         data = self.memory.read(table + 8 * indices.start, 8 * len(indices))
         for index, (entry,) in zip(indices, struct.iter_unpack("<Q", data), strict=True):
-            if entry & Pte.P:
+            if entry & P:
                 yield index, entry
 
     def leaves(self, start: int, end: int) -> Iterator[tuple[int, int]]:

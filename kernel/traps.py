@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["do_syscall_64", "exc_page_fault"]
 
 MASK64: Final = (1 << 64) - 1
+USER: Final = int(ErrorCode.U)
 SIGKILL: Final = 9
 SIGSEGV: Final = 11
 SYSCALL_WORK: Final = 20
@@ -64,7 +65,7 @@ def exc_page_fault(kernel: Kernel, regs_va: int, error_code: int) -> None:
     address = kernel.machine.control.cr2
     regs = Registers(kernel.memory, regs_va)
     rip = regs["rip"]
-    if not error_code & ErrorCode.U:
+    if not error_code & USER:
         kind = describe_error_code(error_code)
         raise KernelPanic(f"page fault in the kernel at rip {kernel.symbolize(rip)}: {kind}, address {address:#x}")
     result = kernel.handle_page_fault(address, error_code, rip)
