@@ -69,26 +69,40 @@ def assemble_source(
     ones before them. `symbols` are labels outside the source that it may use. `entry` is the label where the
     program begins, None for code that is only ever called. Raises AssemblyError.
     """
-    if "\0" in text:
-        decode_source(text.encode("utf-8", "surrogatepass"), name)
-    source = Source(text, name, syntax)
+    checked = decode_source(text.encode("utf-8", "surrogatepass"), name)
+    source = Source(checked, name, syntax)
     return link(_object_file(source), source, addresses=addresses or {}, symbols=symbols or {}, entry=entry)
 
 
 def _object_file(source: Source) -> bytes:
     """Assemble until the differences between addresses that went in are the ones that come out."""
-    known: dict[str, int] = {}
+    if not source.has_differences:
+        return _assemble(source, source.prepared({}))
+    known = _first_differences(source)
     for _ in range(PASSES):
-        prepared = source.prepared(known)
-        try:
-            object_file = request(prepared.encode())
-        except AssemblerEndedError as end:
-            raise _diagnosis(source, prepared, end) from None
-        found = _differences(object_file) if source.has_differences else {}
+        object_file = _assemble(source, source.prepared(known))
+        found = _differences(object_file)
         if found == known:
             return object_file
         known = found
     raise source.error(0, 0, "the differences between labels depend on each other and do not settle")
+
+
+def _first_differences(source: Source) -> dict[str, int]:
+    try:
+        return _differences(_assemble(source, source.prepared({})))
+    except AssemblyError as error:
+        try:
+            return _differences(_assemble(source, source.prepared({}, guess=True)))
+        except AssemblyError:
+            raise error from None
+
+
+def _assemble(source: Source, prepared: str) -> bytes:
+    try:
+        return request(prepared.encode())
+    except AssemblerEndedError as end:
+        raise _diagnosis(source, prepared, end) from None
 
 
 def _differences(object_file: bytes) -> dict[str, int]:

@@ -37,6 +37,7 @@ MEMORY_BYTES = 1 << 30
 MESSAGES_BYTES = 1 << 24
 TOO_LONG = 124  # exit code, as of timeout(1)
 TRIPLE = "x86_64-unknown-linux-gnu"
+FEATURES = "-fast-15bytenop,+fast-11bytenop"  # pads code with the no-operations of GNU as
 
 
 def read_message(stream: IO[bytes]) -> bytes | None:
@@ -90,7 +91,7 @@ def main() -> None:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     llvm.initialize_native_asmparser()
-    machine = llvm.Target.from_triple(TRIPLE).create_target_machine(reloc="static")
+    machine = llvm.Target.from_triple(TRIPLE).create_target_machine(features=FEATURES, reloc="static")
     limit_resources()
     while (source := read_message(requests)) is not None:
         watchdog = threading.Timer(SECONDS, os._exit, (TOO_LONG,))

@@ -52,6 +52,8 @@ ET_EXEC, EM_X86_64, PT_LOAD, PT_GNU_STACK, STB_GLOBAL = 2, 62, 1, 0x6474E551, 1
 SHT_PROGBITS, SHT_SYMTAB, SHT_STRTAB, SHT_NOBITS, SHN_ABS = 1, 2, 3, 8, 0xFFF1
 NAMING = ("STT_NOTYPE", "STT_OBJECT", "STT_FUNC", "STT_COMMON", "STT_LOOS")  # the last is GNU_IFUNC
 
+SectionName = tuple[int, tuple[bool, int], str]
+
 
 def load_program(path: str | Path, *, syntax: Syntax = "intel") -> Image:
     """What a file holds, an ELF executable or assembly source.
@@ -153,10 +155,10 @@ def _check_segment(header: ElfSegment, base: int, size: int, where: str) -> None
         raise ImageError(f"{where}: address {start:#x} and file offset {offset:#x} differ within the page")
 
 
-def _segment(header: ElfSegment, base: int, data: bytes, names: list[tuple[int, bool, int, str]]) -> Segment:
+def _segment(header: ElfSegment, base: int, data: bytes, names: list[SectionName]) -> Segment:
     """A segment, called after the largest of its sections (one with contents, if there is any)."""
     start, offset, flags = header["p_vaddr"], header["p_offset"], header["p_flags"]
-    inside = [(*rank, name) for va, *rank, name in names if start <= va < start + header["p_memsz"]]
+    inside = [(rank, name) for va, rank, name in names if start <= va < start + header["p_memsz"]]
     return Segment(
         name=max(inside)[-1] if inside else "LOAD",
         va=base + start,
@@ -168,10 +170,10 @@ def _segment(header: ElfSegment, base: int, data: bytes, names: list[tuple[int, 
     )
 
 
-def _section_names(elf: ELFFile) -> list[tuple[int, bool, int, str]]:
-    """Of the sections that are loaded: address, whether the file has contents for it, size and name."""
+def _section_names(elf: ELFFile) -> list[SectionName]:
+    """Of the sections that are loaded: address, rank (contents in the file before none; size), and name."""
     loaded = (section for section in elf.iter_sections() if section["sh_flags"] & SH_FLAGS.SHF_ALLOC)
-    return [(s["sh_addr"], s["sh_type"] != "SHT_NOBITS", s["sh_size"], s.name) for s in loaded]
+    return [(s["sh_addr"], (s["sh_type"] != "SHT_NOBITS", s["sh_size"]), s.name) for s in loaded]
 
 
 def _symbols(elf: ELFFile, base: int) -> tuple[dict[str, int], dict[str, int]]:

@@ -29,9 +29,9 @@ def read_input(path: str | Path) -> bytes:
 
 def decode_source(data: bytes, name: str) -> str:
     """Source text from bytes; raises AssemblyError with the place of the first byte that is not text."""
+    wrong = data.find(b"\0")
     try:
-        text = data.decode("utf-8-sig")
-        wrong = data.find(b"\0")
+        text = data[: wrong if wrong >= 0 else None].decode("utf-8-sig")
     except UnicodeDecodeError as error:
         wrong = error.start
     if wrong < 0:

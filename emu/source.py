@@ -33,7 +33,7 @@ __all__ = ["EXPANDING", "HEADER_LINES", "LOCATION", "OWN", "TRUE", "TWICE", "Sou
 Syntax = Literal["intel", "att"]
 
 OWN = "cr3."
-TRUE, KNOWN, TWICE = OWN + "true.", OWN + "known.", OWN + "twice."
+TRUE, KNOWN, TWICE, GUESS = OWN + "true.", OWN + "known.", OWN + "twice.", OWN + "guess"
 
 HEADERS = {"intel": ".intel_syntax noprefix;", "att": ".att_syntax prefix;"}
 HEADER_LINES = 1
@@ -99,9 +99,13 @@ class Source:
         line = min(line, len(self.lines))
         return AssemblyError(self.name, line, column, message, self.lines[line - 1] if line else "")
 
-    def prepared(self, known: Mapping[str, int]) -> str:
-        """The text for the assembler, with the values that an earlier pass found for differences."""
+    def prepared(self, known: Mapping[str, int], *, guess: bool = False) -> str:
+        """The text for the assembler, with the values that an earlier pass found for differences.
+
+        With `guess` any number stands for those that are not known: some instructions take numbers only.
+        """
         values = "".join(f".set {KNOWN}{name},{value};" for name, value in known.items())
+        values += f".set {GUESS},1;" if guess else ""
         header = f'{HEADERS[self.syntax]}.file 1 "source";{values}'
         return "\n".join([header, *("".join(text for text, _ in pieces) for pieces in self._pieces)])
 
@@ -214,8 +218,8 @@ def _split(line: str, insertions: list[tuple[int, str]]) -> Iterator[tuple[str, 
 
 def _difference(name: str, value: str, start: int, end: int) -> list[tuple[int, str]]:
     """Insertions around an assignment: take the value that is known, and report the true one."""
-    before = f".ifdef {KNOWN}{name};.set {name},{KNOWN}{name};.else;"
-    after = f";.endif;.ifdef {TRUE}{name};.set {TWICE}{name},1;.else;.set {TRUE}{name},{value};.endif"
+    before = f".ifdef {KNOWN}{name};.set {name},{KNOWN}{name};.else;.ifdef {GUESS};.set {name},1;.else;"
+    after = f";.endif;.endif;.ifdef {TRUE}{name};.set {TWICE}{name},1;.else;.set {TRUE}{name},{value};.endif"
     return [(start, before), (end, after)]
 
 
