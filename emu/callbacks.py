@@ -14,12 +14,25 @@ from __future__ import annotations
 from typing import Any, Final
 
 from .native import call, entry, native, numba, words
-from .pte import ADDRESS_MASK, Access, Pte
+from .pte import Access, Pte
 from .soft_tlb import drop_page, flush_soft_tlb
 from .records import block_at, entry_at, notify, state_at
 from .state import FETCHED, WRITTEN, Engine, Event, Fault, Stop, TlbKind
-from .tlb import find, invalidate, leaf_shift, use
-from .translate import ITLB, forget, translate
+from .tlb import find, invalidate, use
+from .transfer import (
+    account,
+    deliver,
+    iretq,
+    physical,
+    read_flags,
+    smap_window,
+    swapgs,
+    switch_mode,
+    sysretq,
+    write_flags,
+)
+from .transfer import syscall as enter_system_call
+from .translate import ITLB, translate
 from .walk import ERROR_P, FETCH, NX, WRITE, permitted, refuse, walk
 
 __all__ = [
@@ -58,6 +71,7 @@ STOP_FAULT, STOP_INTERRUPT, STOP_INVALID = int(Stop.FAULT), int(Stop.INTERRUPT),
 STOP_SYSCALL, STOP_SYSENTER, STOP_PORT = int(Stop.SYSCALL), int(Stop.SYSENTER), int(Stop.PORT)
 STOP_DEADLINE, STOP_UNKNOWN, STOP_REFETCH = int(Stop.DEADLINE), int(Stop.UNKNOWN_BLOCK), int(Stop.REFETCH)
 BAD_PHYSICAL: Final = int(Fault.BAD_PHYSICAL)
+GENERAL_PROTECTION: Final = 13
 ENV_RCX: Final = 1
 ENV_RIP: Final = 16
 
@@ -90,23 +104,16 @@ def _quiet_walk(s: Any, va: Any, kind: Any) -> Any:
 
 
 @native
-def _physical(leaf: Any, va: Any) -> Any:
-    """Physical address of `va` under a leaf."""
-    offset = (1 << leaf_shift(leaf)) - 1
-    return (leaf & ADDRESS_MASK & ~offset) | (va & offset)
-
-
-@native
 def _code_page(s: Any, page: Any) -> Any:
     """Physical address of a page that is being executed, or -1 if the ITLB does not hold it."""
     if s.no_tlb:
         leaf = _quiet_walk(s, page, FETCH)
-        return _physical(leaf, page) if leaf else -1
+        return physical(leaf, page) if leaf else -1
     number, index = find(s, ITLB, page)
     if number >= 0:
         array = s.arrays[number]
         use(s, array, index)
-        return _physical(entry_at(array.entries, index).leaf, page)
+        return physical(entry_at(array.entries, index).leaf, page)
     if s.fetched_0 == page | KNOWN:
         return s.fetched_pa_0
     if s.fetched_1 == page | KNOWN:
@@ -196,7 +203,7 @@ def fill(uc: Any, va: Any, uc_kind: Any, result: Any, user_data: Any) -> Any:
         kind = WRITE
     if not leaf:
         return _refused(s, va, kind)
-    pa = _physical(leaf, va)
+    pa = physical(leaf, va)
     if pa >= s.ram_size:
         s.fault = BAD_PHYSICAL
         s.fault_code = pa
@@ -362,7 +369,7 @@ def instruction(uc: Any, va: Any, size32: Any, user_data: Any) -> None:
     s = state_at(user_data, 0)
     if s.no_tlb:
         leaf = translate(s, va, FETCH)
-        if not leaf or _physical(leaf, va & PAGE) != (
+        if not leaf or physical(leaf, va & PAGE) != (
             s.fetch_pa if va & PAGE == s.fetch_page & PAGE else s.second_pa
         ):
             s.fetch_page = 0
@@ -375,25 +382,76 @@ def instruction(uc: Any, va: Any, size32: Any, user_data: Any) -> None:
 # --- instructions that need the machine ----------------------------------------------------------------------
 
 
+@native
+def _next(s: Any, size: Any) -> Any:
+    """Go on after an instruction of `size` bytes."""
+    words(s.env)[ENV_RIP] += size
+    return True
+
+
+@native
+def _returns(s: Any) -> Any:
+    """IRETQ: the block counted its five loads; the model makes them, and counts them then."""
+    reads = s.reads
+    s.reads -= 5
+    if iretq(s):
+        return True
+    s.reads = reads
+    return False
+
+
+@native
+def _transfers(s: Any) -> Any:
+    """Execute the instruction at RIP here if it is SWAPGS, SYSRETQ, IRETQ, CLAC or STAC and nothing stands against it.
+
+    Only where it ends its block, so that nothing behind it has been counted.
+    """
+    rip = words(s.env)[ENV_RIP]
+    left = s.block_va + s.block_size - rip
+    if s.block_key == 0 or left < 2 or left > 3:
+        return False
+    first, second = _code_byte(s, rip), _code_byte(s, rip + 1)
+    if left == 2:
+        return first == 0x48 and second == 0xCF and _returns(s)
+    if s.cpl != 0:
+        return False
+    third = _code_byte(s, rip + 2)
+    if first == 0x0F and second == 0x01 and third == 0xF8:
+        return swapgs(s) and _next(s, 3)
+    if first == 0x48 and second == 0x0F and third == 0x07:
+        return s.syscalls_enabled != 0 and sysretq(s)
+    if first == 0x0F and second == 0x01 and (third == 0xCA or third == 0xCB):
+        return s.has_smap != 0 and smap_window(s, third & 1) and _next(s, 3)
+    return False
+
+
 @entry(void(word, int32, word))
 def interrupt(uc: Any, number: Any, user_data: Any) -> None:
     """UC_HOOK_INTR: an exception or INT n. Unicorn must forget it, or it would end in a silent double fault."""
     s = state_at(user_data, 0)
     words(s.old_exception)[0] |= 0xFFFFFFFF
+    if number == GENERAL_PROTECTION and not words(s.is_software)[0] & 0xFFFFFFFF and _transfers(s):
+        return
     _stop(s, STOP_INTERRUPT, word(number))
 
 
 @entry(boolean(word, word))
 def invalid(uc: Any, user_data: Any) -> Any:
     """UC_HOOK_INSN_INVALID: CLAC, STAC, INVPCID, VMCALL, UD2 ... are the machine's to execute."""
-    _stop(state_at(user_data, 0), STOP_INVALID, 0)
+    s = state_at(user_data, 0)
+    if not _transfers(s):
+        _stop(s, STOP_INVALID, 0)
     return True
 
 
 @entry(void(word, word))
 def syscall(uc: Any, user_data: Any) -> None:
-    """UC_HOOK_INSN for SYSCALL."""
-    _stop(state_at(user_data, 0), STOP_SYSCALL, 0)
+    """UC_HOOK_INSN for SYSCALL, which ends its block."""
+    s = state_at(user_data, 0)
+    if s.syscalls_enabled:
+        enter_system_call(s, s.block_va + s.block_size - words(s.env)[ENV_RIP])
+    else:
+        _stop(s, STOP_SYSCALL, 0)
 
 
 @entry(void(word, word))
@@ -448,7 +506,7 @@ def translate_entry(state: Any, va: Any, access: Any) -> Any:
         s.fault_page = va
         s.fault_access = access & 3
         return -1
-    return _physical(leaf, va)
+    return physical(leaf, va)
 
 
 @entry(void(word, word, word, word))
@@ -458,6 +516,49 @@ def invalidate_entry(state: Any, va: Any, pcid: Any, globals_too: Any) -> None:
     invalidate(s, va, pcid, globals_too != 0)
     s.fetch_page = 0
     flush_soft_tlb(s)
+
+
+@entry(word(word, word, word, word))
+def deliver_entry(state: Any, vector: Any, error_code: Any, is_software: Any) -> Any:
+    """Deliver an interrupt or exception (error code -1: none). 0 with the second exception pending."""
+    return 1 if deliver(state_at(state, 0), vector, error_code, is_software) else 0
+
+
+@entry(word(word, word))
+def transfer_entry(state: Any, kind: Any) -> Any:
+    """Execute SWAPGS (0), SYSRETQ (1) or IRETQ (2). 0 with the exception pending; RIP moves only where they set it."""
+    s = state_at(state, 0)
+    if kind == 0:
+        return 1 if swapgs(s) else 0
+    if kind == 1:
+        return 1 if sysretq(s) else 0
+    return 1 if iretq(s) else 0
+
+
+@entry(void(word, word))
+def switch_mode_entry(state: Any, cpl: Any) -> None:
+    """Change the privilege level."""
+    switch_mode(state_at(state, 0), cpl)
+
+
+@entry(void(word, word))
+def account_entry(state: Any, counted_as: Any) -> None:
+    """Close the account of the current mode, and count as another one from now on."""
+    s = state_at(state, 0)
+    account(s)
+    s.counted_as = counted_as
+
+
+@entry(word(word))
+def read_flags_entry(state: Any) -> Any:
+    """RFLAGS."""
+    return read_flags(state_at(state, 0))
+
+
+@entry(void(word, word))
+def write_flags_entry(state: Any, flags: Any) -> None:
+    """Set RFLAGS."""
+    write_flags(state_at(state, 0), flags)
 
 
 @entry(word(word, word))

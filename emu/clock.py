@@ -18,6 +18,8 @@ class Clock:
 
     def __init__(self, state: State, costs: Costs) -> None:
         self._state, self._costs = state, costs
+        state.cost_syscall, state.cost_sysret, state.cost_iret = costs.syscall, costs.sysret, costs.iret
+        state.cost_swapgs, state.cost_stac_clac = costs.swapgs, costs.stac_clac
         self._charged: dict[str, int] = {}
         self._sum = 0
 
@@ -26,7 +28,7 @@ class Clock:
         self._charged[cause] = self._charged.get(cause, 0) + cycles
         self._sum += cycles
 
-    def _native(self) -> tuple[int, int, int, int]:
+    def _native(self) -> tuple[int, int, int, int, int]:
         s, costs = self._state, self._costs
         stlb_hits = s.misses[0] + s.misses[1] - s.misses[2]
         return (
@@ -34,6 +36,7 @@ class Clock:
             stlb_hits * costs.stlb_hit,
             sum(s.entry_reads) * costs.walk_entry_read,
             (s.accessed_assists + s.dirty_assists) * costs.walk_ad_assist,
+            s.entry_exit_cycles,
         )
 
     @property
@@ -43,7 +46,8 @@ class Clock:
 
     def by_cause(self) -> dict[str, int]:
         """Cycles of each cause; causes that cost nothing so far are left out, except instructions."""
-        instructions, stlb, walks, assists = self._native()
-        parts = {"instructions": instructions, "stlb_hits": stlb, "page_walks": walks, "ad_assists": assists}
-        parts.update(self._charged)
+        names = ("instructions", "stlb_hits", "page_walks", "ad_assists", "entry_exit")
+        parts = dict(zip(names, self._native(), strict=True))
+        for cause, cycles in self._charged.items():
+            parts[cause] = parts.get(cause, 0) + cycles
         return {cause: cycles for cause, cycles in parts.items() if cycles or cause == "instructions"}

@@ -20,7 +20,7 @@ import platformdirs
 
 __all__ = ["addresses", "cache_file"]
 
-_SOURCES = ("native", "records", "state", "pte", "tlb", "walk", "soft_tlb", "translate", "callbacks")
+_SOURCES = ("native", "records", "state", "pte", "tlb", "walk", "soft_tlb", "translate", "transfer", "callbacks")
 _PREFIX = "cr3_"
 _UNUSED_SYMBOLS = ("numba_gil_ensure", "numba_gil_release")
 """numba refers to these where a compiled function raises; ours never do."""

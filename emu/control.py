@@ -52,11 +52,18 @@ class Msr:
     TSC_AUX: Final = 0xC000_0103
 
 
-_PLAIN_MSRS: Final = (Msr.STAR, Msr.LSTAR, Msr.CSTAR, Msr.FMASK, Msr.KERNEL_GS_BASE, Msr.TSC_AUX)
-_ADDRESS_MSRS: Final = (Msr.LSTAR, Msr.CSTAR, Msr.KERNEL_GS_BASE, Msr.FS_BASE, Msr.GS_BASE)
+_STATE_MSRS: Final = {
+    Msr.STAR: "star",
+    Msr.LSTAR: "lstar",
+    Msr.FMASK: "fmask",
+    Msr.KERNEL_GS_BASE: "kernel_gs_base",
+}
+"""Registers that native code uses too: where they are in the shared state."""
+_PLAIN_MSRS: Final = (Msr.CSTAR, Msr.TSC_AUX)
+_ADDRESS_MSRS: Final = (Msr.LSTAR, Msr.CSTAR, Msr.KERNEL_GS_BASE)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class DescriptorTable:
     """GDTR, IDTR, or the part of TR that matters: where a table is and its last valid byte."""
 
@@ -85,9 +92,6 @@ class Control:
     cr4: int = Cr4.PAE | Cr4.OSFXSR | Cr4.OSXMMEXCPT
     efer: int = Efer.LME | Efer.LMA | Efer.SCE
     msrs: dict[int, int] = field(default_factory=lambda: dict.fromkeys(_PLAIN_MSRS, 0))
-    gdtr: DescriptorTable = field(default_factory=DescriptorTable)
-    idtr: DescriptorTable = field(default_factory=DescriptorTable)
-    task: DescriptorTable = field(default_factory=DescriptorTable)
 
     def __post_init__(self) -> None:
         features = self.mmu.profile.features
@@ -112,7 +116,36 @@ class Control:
         s.levels = 5 if self.cr4 & Cr4.LA57 else 4
         s.nxe = bool(self.efer & Efer.NXE)
         s.page1g = profile.features.page1g
+        s.has_smap = profile.features.smap
+        s.syscalls_enabled = bool(self.efer & Efer.SCE)
         s.physical_mask = ((1 << 52) - 1) & ~((1 << profile.cpu.physical_address_bits) - 1)
+
+    @property
+    def gdtr(self) -> DescriptorTable:
+        """The GDT."""
+        return DescriptorTable(self.mmu.state.gdt_base, self.mmu.state.gdt_limit)
+
+    @gdtr.setter
+    def gdtr(self, table: DescriptorTable) -> None:
+        self.mmu.state.gdt_base, self.mmu.state.gdt_limit = table.base, table.limit
+
+    @property
+    def idtr(self) -> DescriptorTable:
+        """The IDT."""
+        return DescriptorTable(self.mmu.state.idt_base, self.mmu.state.idt_limit)
+
+    @idtr.setter
+    def idtr(self, table: DescriptorTable) -> None:
+        self.mmu.state.idt_base, self.mmu.state.idt_limit = table.base, table.limit
+
+    @property
+    def task(self) -> DescriptorTable:
+        """The TSS."""
+        return DescriptorTable(self.mmu.state.task_base, self.mmu.state.task_limit)
+
+    @task.setter
+    def task(self, table: DescriptorTable) -> None:
+        self.mmu.state.task_base, self.mmu.state.task_limit = table.base, table.limit
 
     @property
     def levels(self) -> int:
@@ -196,6 +229,8 @@ class Control:
         """RDMSR of a register that needs nothing else (not TSC, FS_BASE, GS_BASE). Raises #GP if there is none."""
         if number == Msr.EFER:
             return self.efer
+        if number in _STATE_MSRS:
+            return int(getattr(self.mmu.state, _STATE_MSRS[number]))
         if number not in self.msrs:
             raise _refuse()
         return self.msrs[number]
@@ -205,6 +240,11 @@ class Control:
         if number == Msr.EFER:
             self.write_efer(value)
             return
-        if number not in self.msrs or (number in _ADDRESS_MSRS and not is_canonical(value, self.levels)):
+        if number in _ADDRESS_MSRS and not is_canonical(value, self.levels):
             raise _refuse()
-        self.msrs[number] = value
+        if number in _STATE_MSRS:
+            setattr(self.mmu.state, _STATE_MSRS[number], value)
+        elif number in self.msrs:
+            self.msrs[number] = value
+        else:
+            raise _refuse()

@@ -22,7 +22,7 @@ from .blocks import BlockTable
 from .exceptions import MachineError
 from .instruction import MAX_SIZE, Instruction, decode
 from .mmu import Mmu
-from .pte import PAGE_SIZE, Access, Rflags
+from .pte import PAGE_SIZE, Access
 from .ram import Ram
 from .softcore import GPR_NAMES, Softcore
 from .state import FLUSH_COMMAND, Engine, Fault, State, Stop
@@ -36,11 +36,6 @@ PAGE: Final = ~(PAGE_SIZE - 1)
 NO_EXCEPTION: Final = -1
 USER_SELECTORS: Final = 0x23 << 48
 """STAR for the one real SYSRET at power-on: CS 0x33 and SS 0x2b, as Linux has them."""
-
-
-IF, AC, IOPL, FIXED = int(Rflags.IF), int(Rflags.AC), int(Rflags.IOPL), int(Rflags.FIXED)
-MODELLED: Final = IF | AC | IOPL
-"""Flags that Unicorn's own RFLAGS does not show: the model's."""
 
 
 class TrapKind(Enum):
@@ -79,15 +74,18 @@ class Cpu:
         self.gprs = self.core.gprs
         self._handle = ctypes.c_void_p(self.core._handle)
         self._scratch = ctypes.c_uint64()
+        self._popped = (ctypes.c_uint64 * 5)()
         self._check_soft_tlb()
         self._share_addresses()
-        find = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)(code["find_block"])
-        address = ctypes.addressof(state)
+        word = ctypes.c_int64
+        find = ctypes.CFUNCTYPE(word, word, word)(code["find_block"])
+        self._read_flags = ctypes.CFUNCTYPE(word, word)(code["read_flags_entry"])
+        self._write_flags = ctypes.CFUNCTYPE(None, word, word)(code["write_flags_entry"])
+        self._address = address = ctypes.addressof(state)
         self.blocks = BlockTable(state, lambda key: find(address, key))
         self._repeats: set[int] = set()
         self._hooks: dict[str, int] = {}
         self.stops: tuple[int, ...] = ()
-        self.interrupt_flag = False
         self._install(engine)
         state.deadline = NEVER
         ram.on_code_write = self._code_written
@@ -143,7 +141,11 @@ class Cpu:
         s.uc = core._handle
         s.uc_ctl = ctypes.cast(uclib.uc_ctl, ctypes.c_void_p).value
         s.uc_emu_stop = ctypes.cast(uclib.uc_emu_stop, ctypes.c_void_p).value
+        s.uc_reg_read = ctypes.cast(uclib.uc_reg_read, ctypes.c_void_p).value
+        s.uc_reg_write = ctypes.cast(uclib.uc_reg_write, ctypes.c_void_p).value
+        s.scratch, s.popped = ctypes.addressof(self._scratch), ctypes.addressof(self._popped)
         s.env = core.env
+        s.gs_base, s.is_software = core.gs_base_address, core.is_software_address
         s.soft_tlb, s.soft_used = core.soft_tlb_address, core.soft_used_address
         s.soft_victims, s.old_exception = core.soft_victims_address, core.old_exception_address
         s.ram, s.ram_size = self.ram.words.ctypes.data, self.ram.size
@@ -234,17 +236,21 @@ class Cpu:
 
     @property
     def rflags(self) -> int:
-        """RFLAGS. IF is the model's: Unicorn's own is always set."""
-        uclib.uc_reg_read(self._handle, x86.UC_X86_REG_RFLAGS, ctypes.byref(self._scratch))
-        flags = self._scratch.value & ~MODELLED | FIXED
-        return flags | (AC if self.state.alignment_check else 0) | (IF if self.interrupt_flag else 0)
+        """RFLAGS. IF and AC are the model's: Unicorn's own IF is always set."""
+        return self._read_flags(self._address)
 
     @rflags.setter
     def rflags(self, value: int) -> None:
-        self.interrupt_flag = value & IF != 0
-        self.state.alignment_check = value & AC != 0
-        self._scratch.value = value & ~IOPL | FIXED | IF
-        uclib.uc_reg_write(self._handle, x86.UC_X86_REG_RFLAGS, ctypes.byref(self._scratch))
+        self._write_flags(self._address, value)
+
+    @property
+    def interrupt_flag(self) -> bool:
+        """RFLAGS.IF."""
+        return bool(self.state.interrupt_flag)
+
+    @interrupt_flag.setter
+    def interrupt_flag(self, allowed: bool) -> None:
+        self.state.interrupt_flag = allowed
 
     def read_segment_base(self, register: int) -> int:
         """FS or GS base (`UC_X86_REG_FS_BASE`, `UC_X86_REG_GS_BASE`)."""

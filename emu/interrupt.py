@@ -11,14 +11,12 @@ cannot be delivered either, a triple fault. Nothing here knows what a handler do
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import ctypes
 from typing import Final
 
-from .control import Control, is_canonical
+from .control import Control
 from .cpu import Cpu
 from .exceptions import ProcessorException, TripleFault
-from .pte import Rflags
 
 __all__ = ["VECTOR_NAMES", "Interrupts", "Vector"]
 
@@ -42,62 +40,61 @@ VECTOR_NAMES: Final = {
     **{0: "#DE", 1: "#DB", 2: "NMI", 3: "#BP", 4: "#OF", 5: "#BR", 6: "#UD", 7: "#NM", 8: "#DF"},
     **{10: "#TS", 11: "#NP", 12: "#SS", 13: "#GP", 14: "#PF", 16: "#MF", 17: "#AC", 18: "#MC", 19: "#XM"},
 }
-_PUSHES_ERROR_CODE: Final = frozenset({8, 10, 11, 12, 13, 14, 17})
 _CONTRIBUTORY: Final = frozenset({0, 10, 11, 12, 13})
 """SDM Table 6-5: two of these in a row, or one of these or #PF after a #PF, make a double fault."""
 
-GATE_SIZE: Final = 16
-INTERRUPT_GATE, TRAP_GATE = 0xE, 0xF
-PRESENT: Final = 1 << 47
-TSS_RSP0: Final = 4
-TSS_IST1: Final = 0x24
+NO_ERROR_CODE: Final = -1
+SWAPGS, SYSRETQ, IRETQ = 0, 1, 2
 MASK64: Final = (1 << 64) - 1
-IF: Final = int(Rflags.IF)
-CLEARED: Final = int(Rflags.TF | Rflags.NT | Rflags.RF)
-
-
-@dataclass(frozen=True, slots=True)
-class Gate:
-    """A 64-bit interrupt or trap gate, SDM Figure 6-8."""
-
-    offset: int
-    selector: int
-    ist: int
-    kind: int
-    dpl: int
-    present: bool
-
-    @classmethod
-    def decode(cls, low: int, high: int) -> Gate:
-        """Read a gate from its two 8-byte words."""
-        offset = (low & 0xFFFF) | ((low >> 32) & 0xFFFF_0000) | (high & 0xFFFF_FFFF) << 32
-        return cls(
-            offset=offset,
-            selector=(low >> 16) & 0xFFFF,
-            ist=(low >> 32) & 7,
-            kind=(low >> 40) & 0xF,
-            dpl=(low >> 45) & 3,
-            present=bool(low & PRESENT),
-        )
 
 
 class Interrupts:
-    """Delivery and return for one processor. `cs` and `ss` are the model's selectors."""
+    """Delivery and return for one processor; the work itself is native (`transfer.py`)."""
 
-    def __init__(self, cpu: Cpu, control: Control, set_cpl: Callable[[int], None]) -> None:
-        self._cpu, self._mmu, self._control, self._set_cpl = cpu, cpu.mmu, control, set_cpl
+    def __init__(self, cpu: Cpu, control: Control, code: dict[str, int]) -> None:
+        self._cpu, self._state, self._control = cpu, cpu.state, control
+        self._address = ctypes.addressof(cpu.state)
         self.cs, self.ss = 0x10, 0x18
+        word = ctypes.c_int64
+        self._deliver = ctypes.CFUNCTYPE(word, word, word, word, word)(code["deliver_entry"])
+        self._transfer = ctypes.CFUNCTYPE(word, word, word)(code["transfer_entry"])
 
     @property
-    def cpl(self) -> int:
-        """Current privilege level."""
-        return self._mmu.state.cpl
+    def cs(self) -> int:
+        """The code-segment selector in the model (Unicorn's own is always 0x33)."""
+        return self._state.cs
 
-    # --- delivery ---------------------------------------------------------------------------------------------
+    @cs.setter
+    def cs(self, selector: int) -> None:
+        self._state.cs = selector
+
+    @property
+    def ss(self) -> int:
+        """The stack-segment selector in the model."""
+        return self._state.ss
+
+    @ss.setter
+    def ss(self, selector: int) -> None:
+        self._state.ss = selector
+
+    def _pending(self) -> ProcessorException:
+        """The exception that a delivery or a return met."""
+        s = self._state
+        is_fault = s.pending_vector == Vector.PF
+        return ProcessorException(s.pending_vector, s.pending_code, s.pending_address if is_fault else None)
+
+    def _enter(self, vector: int, error_code: int | None, *, software: bool = False) -> None:
+        """Everything up to the first instruction of the handler. Raises ProcessorException with nothing changed."""
+        code = NO_ERROR_CODE if error_code is None else error_code
+        if not self._deliver(self._address, vector, code, software):
+            raise self._pending()
+        if self._state.code_written:
+            self._state.code_written = 0
+            self._cpu.ram.on_code_write(0)
 
     def deliver(self, exception: ProcessorException) -> None:
         """Deliver an exception, or the double fault that delivering it makes. Raises TripleFault."""
-        first = exception
+        original = exception
         while True:
             try:
                 if exception.address is not None:
@@ -105,7 +102,7 @@ class Interrupts:
                 self._enter(exception.vector, exception.error_code)
                 return
             except ProcessorException as second:
-                exception = self._combine(exception, second, first)
+                exception = self._combine(exception, second, original)
 
     def _combine(
         self, first: ProcessorException, second: ProcessorException, original: ProcessorException
@@ -117,10 +114,10 @@ class Interrupts:
                 f"triple fault at rip {rip:#x}, rsp {rsp:#x}: {_name(original)} could not be delivered, "
                 f"and neither could a double fault ({_name(second)})"
             )
-        escalates = second.vector in _CONTRIBUTORY or second.vector == Vector.PF
-        if first.vector in _CONTRIBUTORY and second.vector in _CONTRIBUTORY:
+        contributory = second.vector in _CONTRIBUTORY
+        if first.vector in _CONTRIBUTORY and contributory:
             return ProcessorException(Vector.DF, 0)
-        if first.vector == Vector.PF and escalates:
+        if first.vector == Vector.PF and (contributory or second.vector == Vector.PF):
             return ProcessorException(Vector.DF, 0)
         return second
 
@@ -139,89 +136,10 @@ class Interrupts:
             self._cpu.rip -= size
             self.deliver(fault)
 
-    def _gate(self, vector: int, *, software: bool) -> Gate:
-        table, at = self._control.idtr, vector * GATE_SIZE
-        code = vector * 8 + 2
-        if at + GATE_SIZE - 1 > table.limit:
-            raise ProcessorException(Vector.GP, code)
-        low = self._mmu.load64(table.base + at, implicit=True)
-        high = self._mmu.load64(table.base + at + 8, implicit=True)
-        gate = Gate.decode(low, high)
-        if gate.kind not in (INTERRUPT_GATE, TRAP_GATE) or (software and gate.dpl < self.cpl):
-            raise ProcessorException(Vector.GP, code)
-        if not gate.present:
-            raise ProcessorException(Vector.NP, code)
-        return gate
-
-    def _enter(self, vector: int, error_code: int | None, *, software: bool = False) -> None:
-        """Everything up to the first instruction of the handler; state changes only when all of it succeeded."""
-        cpu, gate = self._cpu, self._gate(vector, software=software)
-        self._check_code_segment(gate.selector)
-        flags = cpu.rflags
-        rsp = self._stack(gate) & ~0xF
-        if not is_canonical(gate.offset, self._control.levels):
-            raise ProcessorException(Vector.GP, 0)
-        frame = [self.ss, cpu.gprs[4], flags, self.cs, cpu.rip]
-        if error_code is not None and vector in _PUSHES_ERROR_CODE:
-            frame.append(error_code)
-        for value in frame:
-            rsp = (rsp - 8) & MASK64
-            if not is_canonical(rsp, self._control.levels):
-                raise ProcessorException(Vector.SS, 0)
-            self._mmu.store64(rsp, value, implicit=True)
-        cpu.gprs[4] = rsp
-        cpu.rip = gate.offset
-        cpu.rflags = flags & ~(CLEARED | (IF if gate.kind == INTERRUPT_GATE else 0))
-        if self.cpl:
-            self.ss = 0
-        self.cs = gate.selector & ~3
-        self._set_cpl(0)
-
-    def _stack(self, gate: Gate) -> int:
-        """Stack pointer of the handler: from the TSS, or the current one when the kernel itself is interrupted."""
-        if gate.ist:
-            return self._tss(TSS_IST1 + 8 * (gate.ist - 1))
-        return self._tss(TSS_RSP0) if self.cpl else self._cpu.gprs[4]
-
-    def _tss(self, offset: int) -> int:
-        """An 8-byte field of the TSS (they are not aligned)."""
-        if offset + 7 > self._control.task.limit:
-            raise ProcessorException(Vector.TS, 0)
-        return int.from_bytes(self._mmu.read(self._control.task.base + offset, 8, implicit=True), "little")
-
-    def _check_code_segment(self, selector: int) -> int:
-        """Read a code segment's descriptor from the GDT: must be present, 64-bit. Returns its DPL."""
-        descriptor = self.descriptor(selector)
-        is_code, is_long = descriptor >> 43 & 3 == 3, descriptor >> 53 & 1
-        if not is_code or not is_long:
-            raise ProcessorException(Vector.GP, selector & ~3)
-        if not descriptor & PRESENT:
-            raise ProcessorException(Vector.NP, selector & ~3)
-        return descriptor >> 45 & 3
-
-    def descriptor(self, selector: int) -> int:
-        """The 8 bytes of a segment descriptor. Raises #GP for a null selector or one beyond the table."""
-        at, table = selector & ~7, self._control.gdtr
-        if not at or at + 7 > table.limit:
-            raise ProcessorException(Vector.GP, selector & ~3)
-        return self._mmu.load64(table.base + at, implicit=True)
-
-    # --- return -----------------------------------------------------------------------------------------------
-
-    def iret(self) -> None:
-        """IRETQ (SDM Vol. 2A): pop RIP, CS, RFLAGS, RSP, SS. Raises ProcessorException with nothing changed."""
-        cpu = self._cpu
-        rsp = cpu.gprs[4]
-        rip, cs, flags, new_rsp, ss = (self._mmu.load64(rsp + 8 * i) for i in range(5))
-        dpl = self._check_code_segment(cs)
-        if cs & 3 < self.cpl or dpl != cs & 3:
-            raise ProcessorException(Vector.GP, cs & 0xFFFC)
-        if not is_canonical(rip, self._control.levels):
-            raise ProcessorException(Vector.GP, 0)
-        cpu.rip, cpu.gprs[4] = rip, new_rsp
-        cpu.rflags = flags
-        self.cs, self.ss = cs & 0xFFFF, ss & 0xFFFF
-        self._set_cpl(cs & 3)
+    def transfer(self, kind: int) -> None:
+        """Execute SWAPGS, SYSRETQ or IRETQ. Raises ProcessorException with nothing changed."""
+        if not self._transfer(self._address, kind):
+            raise self._pending()
 
 
 def _name(exception: ProcessorException) -> str:

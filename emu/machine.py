@@ -60,6 +60,9 @@ TLB_NAMES: Final = ("itlb", "dtlb", "stlb")
 MASK32: Final = (1 << 32) - 1
 MASK64: Final = (1 << 64) - 1
 NEVER: Final = (1 << 63) - 1
+SYSCALL_SIZE: Final = 2
+MASKED_POLL: Final = 64
+"""Cycles after which a timer that is due is looked at again while interrupts are masked."""
 TRAPS_BETWEEN_LOOKS: Final = 16
 """The timer is looked at when the instruction deadline is reached, and every so many traps."""
 _NATIVE_EVENTS: Final = {
@@ -111,16 +114,17 @@ class Machine:
         self.control = Control(self.mmu, self._flushed, soft_flush=self.cpu.flush_soft_tlb)
         if la57:
             self._five_levels()
-        self.interrupts = Interrupts(self.cpu, self.control, self.set_cpl)
+        self._address = ctypes.addressof(self.state)
+        word = ctypes.c_int64
+        self._switch_mode = ctypes.CFUNCTYPE(None, word, word)(code["switch_mode_entry"])
+        self._account = ctypes.CFUNCTYPE(None, word, word)(code["account_entry"])
+        self.interrupts = Interrupts(self.cpu, self.control, code)
         self.monitor: Callable[[int], None] | None = None
         self.pid = 0
         self.max_instructions = NEVER
         self.flushes: dict[str, int] = {}
         self.cr3_writes = {"flush": 0, "noflush": 0}
         self._timer: tuple[int, int] | None = None
-        self._mode_totals = {0: [0, 0, 0], 3: [0, 0, 0]}
-        self._mode_start = [0, 0, 0]
-        self._counted_as = 0
         self._halt: Halt | None = None
         self._raised: BaseException | None = None
         self._in_hook = False
@@ -147,9 +151,7 @@ class Machine:
 
     def set_cpl(self, cpl: int) -> None:
         """Change the privilege level. Unicorn must ask again for every page: other rights hold now."""
-        self._account()
-        self.state.cpl = self._counted_as = cpl
-        self.cpu.flush_soft_tlb()
+        self._switch_mode(self._address, cpl)
 
     def set_alignment_check(self, allowed: bool) -> None:
         """RFLAGS.AC, with which the kernel may touch user pages under SMAP."""
@@ -249,7 +251,10 @@ class Machine:
 
     def load_task_register(self, selector: int) -> None:
         """LTR: find the TSS through its descriptor in the GDT (SDM Figure 8-4)."""
-        low = self.interrupts.descriptor(selector)
+        at, table = selector & ~7, self.control.gdtr
+        if not at or at + 15 > table.limit:
+            raise ProcessorException(Vector.GP, selector & ~3)
+        low = self.mmu.load64(table.base + at, implicit=True)
         high = self.mmu.load64(self.control.gdtr.base + (selector & ~7) + 8, implicit=True)
         if low >> 40 & 0x1F not in (9, 11):
             raise ProcessorException(Vector.GP, selector & ~3)
@@ -281,14 +286,13 @@ class Machine:
                 self._HANDLERS[trap.kind](self, trap)
             except ProcessorException as exception:
                 self.raise_exception(exception)
-        self._account()
         return self._halt
 
     def _arm(self) -> None:
         """Set the instruction deadline: the limit, or the earliest moment at which the timer can be due."""
         deadline = self.max_instructions
-        if self._timer is not None and self.cpu.interrupt_flag:
-            left = max(self._timer[0] - self.clock.now, 1)
+        if self._timer is not None:
+            left = max(self._timer[0] - self.clock.now, 1 if self.cpu.interrupt_flag else MASKED_POLL)
             deadline = min(deadline, self.state.instructions + left * self.costs.instructions_per_cycle)
         self.state.deadline = deadline
 
@@ -334,7 +338,10 @@ class Machine:
             raise
 
     def _on_syscall(self, _trap: Trap) -> None:
-        privileged.syscall(self)
+        """SYSCALL with EFER.SCE clear; RIP is after it. With SCE set it never leaves Unicorn."""
+        self.cpu.rip -= SYSCALL_SIZE
+        self.state.instructions -= 1
+        raise ProcessorException(Vector.UD)
 
     def _on_deadline(self, _trap: Trap) -> None:
         if self.state.instructions >= self.max_instructions:
@@ -457,24 +464,15 @@ class Machine:
 
     # --- counting -----------------------------------------------------------------------------------------------------
 
-    def _account(self) -> None:
-        """Give what was counted since the last change of privilege to the mode it was counted in."""
-        s = self.state
-        now = [s.instructions, s.reads, s.writes]
-        totals = self._mode_totals[self._counted_as]
-        for i in range(3):
-            totals[i] += now[i] - self._mode_start[i]
-        self._mode_start = now
-
     def _count_as_kernel(self) -> None:
         """What the processor touches to enter the kernel (IDT, TSS, stack) is the kernel's, whoever was interrupted."""
-        self._account()
-        self._counted_as = 0
+        self._account(self._address, 0)
 
     def retired(self, cpl: int) -> tuple[int, int, int]:
         """Instructions, loads and stores so far at a privilege level (3: user, 0: kernel)."""
-        self._account()
-        instructions, reads, writes = self._mode_totals[cpl]
+        self._account(self._address, self.state.counted_as)
+        base = 0 if cpl else 3
+        instructions, reads, writes = self.state.mode_totals[base : base + 3]
         return instructions, reads, writes
 
 

@@ -12,23 +12,22 @@ from typing import TYPE_CHECKING, Final
 
 from unicorn import x86_const as x86
 
-from .control import DescriptorTable, Msr, is_canonical
+from .control import DescriptorTable
 from .exceptions import GuestHalted, ProcessorException
 from .instruction import Instruction, effective_address
-from .interrupt import Vector
-from .pte import Cr4, Efer, Rflags
+from .interrupt import IRETQ, SWAPGS, SYSRETQ, Vector
+from .pte import Cr4, Efer
 from .softcore import GPR_NAMES
 
 if TYPE_CHECKING:
     from .machine import Machine
 
-__all__ = ["execute", "instruction", "syscall"]
+__all__ = ["execute", "instruction"]
 
 MASK32: Final = (1 << 32) - 1
 MASK64: Final = (1 << 64) - 1
 SCE: Final = int(Efer.SCE)
-NEVER_RESTORED: Final = int(Rflags.RF | Rflags.VM)
-RAX, RCX, RDX, RSP, R11 = 0, 1, 2, 4, 11
+RAX, RCX, RDX = 0, 1, 2
 
 Handler = Callable[["Machine", Instruction], bool | None]
 """Executes one instruction; returns True if it set RIP itself."""
@@ -159,57 +158,31 @@ def rdmsr(machine: Machine, one: Instruction) -> None:
     machine.charge("control_registers", machine.costs.rdmsr)
 
 
-@instruction("swapgs")
-def swapgs(machine: Machine, one: Instruction) -> None:
-    """SWAPGS: exchange the GS base with IA32_KERNEL_GS_BASE."""
-    msrs = machine.control.msrs
-    base = machine.cpu.read_segment_base(x86.UC_X86_REG_GS_BASE)
-    machine.cpu.write_segment_base(x86.UC_X86_REG_GS_BASE, msrs[Msr.KERNEL_GS_BASE])
-    msrs[Msr.KERNEL_GS_BASE] = base
-    machine.charge("entry_exit", machine.costs.swapgs)
-
-
 # --- into the kernel and back ----------------------------------------------------------------------------------
 
 
-def syscall(machine: Machine, size: int = 2) -> None:
-    """SYSCALL; RIP is already after it. Raises #UD if EFER.SCE is clear."""
-    cpu, msrs = machine.cpu, machine.control.msrs
-    if not machine.control.efer & SCE:
-        cpu.rip -= size
-        raise ProcessorException(Vector.UD)
-    flags = cpu.rflags
-    cpu.gprs[RCX], cpu.gprs[R11] = cpu.rip, flags
-    cpu.rip = msrs[Msr.LSTAR]
-    cpu.rflags = flags & ~msrs[Msr.FMASK]
-    machine.interrupts.cs = msrs[Msr.STAR] >> 32 & 0xFFFC
-    machine.interrupts.ss = (msrs[Msr.STAR] >> 32 & 0xFFFC) + 8
-    machine.set_cpl(0)
-    machine.charge("entry_exit", machine.costs.syscall)
+# Unicorn's hooks execute these natively wherever they can; here is the way for the rest: faults, odd encodings.
+
+
+@instruction("swapgs")
+def swapgs(machine: Machine, one: Instruction) -> None:
+    """SWAPGS: exchange the GS base with IA32_KERNEL_GS_BASE."""
+    machine.interrupts.transfer(SWAPGS)
 
 
 @instruction("sysretq", "sysret")
 def sysret(machine: Machine, one: Instruction) -> bool:
     """SYSRETQ: to RCX with R11 as flags. A non-canonical RCX is #GP in the kernel, as on Intel parts."""
-    cpu = machine.cpu
     if not machine.control.efer & SCE:
         raise ProcessorException(Vector.UD)
-    if not is_canonical(cpu.gprs[RCX], machine.control.levels):
-        raise ProcessorException(Vector.GP, 0)
-    cpu.rip = cpu.gprs[RCX]
-    cpu.rflags = cpu.gprs[R11] & ~NEVER_RESTORED
-    selector = machine.control.msrs[Msr.STAR] >> 48
-    machine.interrupts.cs, machine.interrupts.ss = (selector + 16) | 3, (selector + 8) | 3
-    machine.set_cpl(3)
-    machine.charge("entry_exit", machine.costs.sysret)
+    machine.interrupts.transfer(SYSRETQ)
     return True
 
 
 @instruction("iretq", privileged=False)
 def iretq(machine: Machine, one: Instruction) -> bool:
     """IRETQ, at any CPL."""
-    machine.interrupts.iret()
-    machine.charge("entry_exit", machine.costs.iret)
+    machine.interrupts.transfer(IRETQ)
     return True
 
 

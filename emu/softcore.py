@@ -72,6 +72,8 @@ class Softcore:
         self.is_software_interrupt = ctypes.c_int32.from_address(self.env + ENV_IS_INT)
         self.invalid_address = _word(self._handle + UC_INVALID_ADDRESS)
         self.old_exception_address = self.env + ENV_OLD_EXCEPTION
+        self.is_software_address = self.env + ENV_IS_INT
+        self.gs_base_address = self._find_base(uc, x86.UC_X86_REG_GS_BASE)
         self.soft_tlb_address = self.env + SOFT_TLB
         self.soft_used_address = self.env + SOFT_USED
         self.soft_victims_address = self.env + SOFT_VICTIMS
@@ -91,6 +93,17 @@ class Softcore:
         if found != [0xC3_0000_0000 + index for index in range(16)]:
             raise MachineError(self._unknown("other registers than were written"))
         return env
+
+    def _find_base(self, uc: Any, register: int) -> int:
+        """Address of a segment base in env: where a marked value appears."""
+        marker = 0xC3_5E67_0000
+        uc.reg_write(register, marker)
+        env = (ctypes.c_uint64 * (ENV_ERROR_CODE // 8)).from_address(self.env)
+        places = [index for index, value in enumerate(env) if value == marker]
+        uc.reg_write(register, 0)
+        if len(places) != 1:
+            raise MachineError(self._unknown("a segment base in another place"))
+        return self.env + 8 * places[0]
 
     @staticmethod
     def _unknown(found: str) -> str:

@@ -140,6 +140,10 @@ class State(ctypes.Structure):
         ("uc", c_uint64),  # the Unicorn handle
         ("uc_ctl", c_uint64),
         ("uc_emu_stop", c_uint64),
+        ("uc_reg_read", c_uint64),
+        ("uc_reg_write", c_uint64),
+        ("scratch", c_uint64),  # address of one word, for the two above
+        ("popped", c_uint64),  # address of five words
         ("notify", c_uint64),  # Python, called when an event has a listener
         # Unicorn's own data, found by calibration (softcore.py)
         ("env", c_uint64),
@@ -147,6 +151,8 @@ class State(ctypes.Structure):
         ("soft_used", c_uint64),
         ("soft_victims", c_uint64),
         ("old_exception", c_uint64),  # address of an int32
+        ("gs_base", c_uint64),  # address of the GS base
+        ("is_software", c_uint64),  # address of an int32: the interrupt came from INT n
         # guest memory
         ("ram", c_uint64),
         ("ram_size", c_uint64),
@@ -154,6 +160,22 @@ class State(ctypes.Structure):
         ("frame_va", c_uint64),  # one word a frame: the page that the soft-TLB maps to it, | 1 (access engine)
         # the processor's state
         ("cpl", c_uint64),
+        ("counted_as", c_uint64),  # the mode that is being counted: CPL, but 0 already while entering the kernel
+        ("interrupt_flag", c_uint64),
+        ("cs", c_uint64),
+        ("ss", c_uint64),
+        ("gdt_base", c_uint64),
+        ("gdt_limit", c_uint64),
+        ("idt_base", c_uint64),
+        ("idt_limit", c_uint64),
+        ("task_base", c_uint64),
+        ("task_limit", c_uint64),
+        ("star", c_uint64),
+        ("lstar", c_uint64),
+        ("fmask", c_uint64),
+        ("kernel_gs_base", c_uint64),
+        ("syscalls_enabled", c_uint64),  # EFER.SCE
+        ("has_smap", c_uint64),
         ("cr3", c_uint64),  # physical address of the top table
         ("pcid", c_uint64),
         ("write_protect", c_uint64),  # CR0.WP
@@ -196,7 +218,22 @@ class State(ctypes.Structure):
         ("fault_page", c_uint64),
         ("fault_code", c_uint64),
         ("fault_access", c_uint64),
+        ("pending_vector", c_uint64),  # the exception that a control transfer met
+        ("pending_code", c_uint64),
+        ("pending_address", c_uint64),
+        ("loaded", c_uint64),  # what the last load of a control transfer read
+        ("gate_low", c_uint64),
+        ("code_written", c_uint64),  # a control transfer wrote to a frame with code
+        # costs in cycles
+        ("cost_syscall", c_uint64),
+        ("cost_sysret", c_uint64),
+        ("cost_swapgs", c_uint64),
+        ("cost_stac_clac", c_uint64),
+        ("cost_iret", c_uint64),
         # what was counted
+        ("entry_exit_cycles", c_uint64),
+        ("mode_totals", c_uint64 * 6),  # user instructions, reads, writes; the same of the kernel
+        ("mode_start", c_uint64 * 3),
         ("deadline", c_uint64),  # stop before the block that would pass this many instructions
         ("instructions", c_uint64),
         ("reads", c_uint64),

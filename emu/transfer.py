@@ -1,0 +1,346 @@
+"""Into the kernel and back (native): SYSCALL, SYSRET, SWAPGS, STAC, CLAC, IRETQ, and delivery through the IDT.
+
+These happen several times in every system call and page fault, so they run without leaving Unicorn. Semantics are the
+manual's (Intel SDM Vol. 2, and Vol. 3A chapter 6 for delivery): nothing changes before everything has succeeded, memory
+is reached through the current page tables, and a failure is an exception that is left in `pending_vector`,
+`pending_code` and `pending_address` for the machine to raise.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from .native import call, native, words
+from .pte import ADDRESS_MASK, Access, Rflags
+from .records import state_at  # noqa: F401 - the record type must exist before these functions compile
+from .soft_tlb import flush_soft_tlb
+from .state import FETCHED, Fault
+from .tlb import leaf_shift
+from .translate import translate
+from .walk import IMPLICIT, is_canonical
+
+__all__ = ["deliver", "iretq", "physical", "smap_window", "swapgs", "switch_mode", "syscall", "sysretq"]
+
+READ, WRITE = int(Access.READ), int(Access.WRITE)
+RAX, RCX, RSP, R11, RIP = 0, 1, 4, 11, 16
+"""Indices into Unicorn's registers (env); RIP follows the sixteen general ones."""
+
+RFLAGS_REGISTER: Final = 25
+"""UC_X86_REG_EFLAGS, which reads and writes all of RFLAGS that matters."""
+IF, AC, RF, VM, NT, TF = (int(flag) for flag in (Rflags.IF, Rflags.AC, Rflags.RF, Rflags.VM, Rflags.NT, Rflags.TF))
+IOPL, FIXED = int(Rflags.IOPL), int(Rflags.FIXED)
+MODELLED: Final = IF | AC | IOPL
+
+GP, PF, SS, NP, TS = 13, 14, 12, 11, 10
+NO_CODE: Final = -1
+PAGE_FAULT: Final = int(Fault.PAGE)
+HAS_ERROR_CODE: Final = 1 << 8 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 13 | 1 << 14 | 1 << 17
+INTERRUPT_GATE, TRAP_GATE = 0xE, 0xF
+TSS_RSP0, TSS_IST1 = 4, 0x24
+PRESENT_BIT: Final = 47
+
+
+# --- the processor's state -----------------------------------------------------------------------------------------
+
+
+@native
+def account(s: Any) -> None:
+    """Give what was counted since the last change of mode to the mode it was counted in."""
+    base = 0 if s.counted_as == 3 else 3
+    s.mode_totals[base] += s.instructions - s.mode_start[0]
+    s.mode_totals[base + 1] += s.reads - s.mode_start[1]
+    s.mode_totals[base + 2] += s.writes - s.mode_start[2]
+    s.mode_start[0] = s.instructions
+    s.mode_start[1] = s.reads
+    s.mode_start[2] = s.writes
+
+
+@native
+def switch_mode(s: Any, cpl: Any) -> None:
+    """Change the privilege level. Unicorn must ask again for every page, because other rights hold now."""
+    account(s)
+    s.cpl = cpl
+    s.counted_as = cpl
+    s.fetch_page = 0
+    flush_soft_tlb(s)
+
+
+@native
+def _left_block(s: Any) -> None:
+    """Execution goes on elsewhere: no block is under way."""
+    s.rep_va = 0
+    s.block_key = 0
+
+
+@native
+def read_flags(s: Any) -> Any:
+    """RFLAGS, with the bits that the model keeps."""
+    call(s.uc_reg_read, (s.uc, RFLAGS_REGISTER, s.scratch))
+    flags = words(s.scratch)[0] & 0xFFFFFFFF & ~MODELLED | FIXED
+    return flags | (AC if s.alignment_check else 0) | (IF if s.interrupt_flag else 0)
+
+
+@native
+def write_flags(s: Any, flags: Any) -> None:
+    """Set RFLAGS. Unicorn's own IF stays set and its IOPL 0: those are modelled."""
+    s.interrupt_flag = 1 if flags & IF else 0
+    s.alignment_check = 1 if flags & AC else 0
+    words(s.scratch)[0] = flags & ~IOPL | FIXED | IF
+    call(s.uc_reg_write, (s.uc, RFLAGS_REGISTER, s.scratch))
+
+
+@native
+def _fail(s: Any, vector: Any, code: Any) -> Any:
+    s.pending_vector = vector
+    s.pending_code = code
+    s.pending_address = 0
+    return False
+
+
+# --- memory ----------------------------------------------------------------------------------------------------------
+
+
+@native
+def physical(leaf: Any, va: Any) -> Any:
+    """Physical address of `va` under a leaf."""
+    offset = (1 << leaf_shift(leaf)) - 1
+    return (leaf & ADDRESS_MASK & ~offset) | (va & offset)
+
+
+@native
+def _translate(s: Any, va: Any, access: Any, is_stack: Any) -> Any:
+    """Physical address, or -1 with the exception pending."""
+    leaf = translate(s, va, access)
+    if not leaf:
+        if s.fault == PAGE_FAULT:
+            _fail(s, PF, s.fault_code)
+            s.pending_address = va
+        else:
+            _fail(s, SS if is_stack else GP, 0)
+        return -1
+    pa = physical(leaf, va)
+    if pa + 8 > s.ram_size:
+        _fail(s, GP, 0)
+        return -1
+    return pa
+
+
+@native
+def _load(s: Any, va: Any, access: Any, is_stack: Any) -> Any:
+    """Load 8 bytes at any alignment into `s.loaded`. False with the exception pending."""
+    s.reads += 1
+    pa = _translate(s, va, access, is_stack)
+    if pa < 0:
+        return False
+    shift = (va & 7) << 3
+    low = words(s.ram)[pa >> 3]
+    if shift == 0:
+        s.loaded = low
+        return True
+    second = _translate(s, (va & ~7) + 8, access, is_stack)
+    if second < 0:
+        return False
+    high = words(s.ram)[second >> 3]
+    s.loaded = ((low >> shift) & ((1 << (64 - shift)) - 1)) | (high << (64 - shift))
+    return True
+
+
+@native
+def _store(s: Any, va: Any, value: Any) -> Any:
+    """Store an aligned word with the processor's own rights. False with the exception pending."""
+    s.writes += 1
+    pa = _translate(s, va, WRITE | IMPLICIT, True)
+    if pa < 0:
+        return False
+    words(s.ram)[pa >> 3] = value
+    if words(s.frame_flags)[pa >> 12] & FETCHED:
+        s.code_written = 1
+    return True
+
+
+# --- system calls ----------------------------------------------------------------------------------------------------
+
+
+@native
+def syscall(s: Any, size: Any) -> None:
+    """SYSCALL; RIP is at the instruction, and Unicorn adds its size when the hook returns. EFER.SCE is set."""
+    registers = words(s.env)
+    flags = read_flags(s)
+    registers[RCX] = registers[RIP] + size
+    registers[R11] = flags
+    registers[RIP] = s.lstar - size
+    write_flags(s, flags & ~s.fmask)
+    s.cs = (s.star >> 32) & 0xFFFC
+    s.ss = s.cs + 8
+    s.entry_exit_cycles += s.cost_syscall
+    _left_block(s)
+    switch_mode(s, 0)
+
+
+@native
+def sysretq(s: Any) -> Any:
+    """SYSRETQ at CPL 0. False (#GP pending) for a RCX that is not canonical, as on Intel parts."""
+    registers = words(s.env)
+    if not is_canonical(s, registers[RCX]):
+        return _fail(s, GP, 0)
+    registers[RIP] = registers[RCX]
+    write_flags(s, registers[R11] & ~(RF | VM))
+    selector = (s.star >> 48) & 0xFFFF
+    s.cs = (selector + 16) | 3
+    s.ss = (selector + 8) | 3
+    s.entry_exit_cycles += s.cost_sysret
+    _left_block(s)
+    switch_mode(s, 3)
+    return True
+
+
+@native
+def swapgs(s: Any) -> Any:
+    """SWAPGS at CPL 0: exchange the GS base with IA32_KERNEL_GS_BASE."""
+    base = words(s.gs_base)
+    base[0], s.kernel_gs_base = s.kernel_gs_base, base[0]
+    s.entry_exit_cycles += s.cost_swapgs
+    return True
+
+
+@native
+def smap_window(s: Any, is_open: Any) -> Any:
+    """STAC and CLAC at CPL 0: whether the kernel may touch user pages."""
+    s.alignment_check = is_open
+    s.entry_exit_cycles += s.cost_stac_clac
+    s.fetch_page = 0
+    flush_soft_tlb(s)
+    return True
+
+
+# --- interrupts and exceptions ---------------------------------------------------------------------------------------
+
+
+@native
+def _descriptor(s: Any, selector: Any) -> Any:
+    """Load a segment descriptor from the GDT into `s.loaded`."""
+    at = selector & 0xFFF8
+    if at == 0 or at + 7 > s.gdt_limit:
+        return _fail(s, GP, selector & 0xFFFC)
+    return _load(s, s.gdt_base + at, READ | IMPLICIT, False)
+
+
+@native
+def _check_code_segment(s: Any, selector: Any) -> Any:
+    """The descriptor of a code segment must be present and 64-bit."""
+    if not _descriptor(s, selector):
+        return False
+    descriptor = s.loaded
+    if (descriptor >> 43) & 3 != 3 or not (descriptor >> 53) & 1:
+        return _fail(s, GP, selector & 0xFFFC)
+    if not (descriptor >> PRESENT_BIT) & 1:
+        return _fail(s, NP, selector & 0xFFFC)
+    return True
+
+
+@native
+def _load_gate(s: Any, vector: Any, is_software: Any) -> Any:
+    """Read and check a gate; its low word stays in `s.gate_low`, its high word in `s.loaded`."""
+    at = vector * 16
+    code = vector * 8 + 2
+    if at + 15 > s.idt_limit:
+        return _fail(s, GP, code)
+    if not _load(s, s.idt_base + at, READ | IMPLICIT, False):
+        return False
+    low = s.gate_low = s.loaded
+    kind = (low >> 40) & 0x1F
+    if kind != INTERRUPT_GATE and kind != TRAP_GATE:
+        return _fail(s, GP, code)
+    if is_software and (low >> 45) & 3 < s.cpl:
+        return _fail(s, GP, code)
+    if not (low >> PRESENT_BIT) & 1:
+        return _fail(s, NP, code)
+    return _load(s, s.idt_base + at + 8, READ | IMPLICIT, False)
+
+
+@native
+def _handler_stack(s: Any, ist: Any) -> Any:
+    """Put the handler's stack pointer into `s.loaded`: IST entry, RSP0 from user mode, else the current one."""
+    if ist == 0 and s.cpl == 0:
+        s.loaded = words(s.env)[RSP]
+        return True
+    offset = TSS_IST1 + 8 * (ist - 1) if ist else TSS_RSP0
+    if offset + 7 > s.task_limit:
+        return _fail(s, TS, 0)
+    return _load(s, s.task_base + offset, READ | IMPLICIT, False)
+
+
+@native
+def deliver(s: Any, vector: Any, error_code: Any, is_software: Any) -> Any:
+    """Enter the handler of a vector (SDM Vol. 3A 6.12, 6.14). False with the second exception pending."""
+    if not _load_gate(s, vector, is_software):
+        return False
+    low = s.gate_low
+    offset = (low & 0xFFFF) | ((low >> 32) & 0xFFFF0000) | ((s.loaded & 0xFFFFFFFF) << 32)
+    selector = (low >> 16) & 0xFFFF
+    if not _check_code_segment(s, selector):
+        return False
+    if not is_canonical(s, offset):
+        return _fail(s, GP, 0)
+    if not _handler_stack(s, (low >> 32) & 7):
+        return False
+    rsp = s.loaded & ~0xF
+    flags = read_flags(s)
+    if not _push_frame(s, rsp, flags, error_code if (HAS_ERROR_CODE >> vector) & 1 and vector < 32 else NO_CODE):
+        return False
+    registers = words(s.env)
+    registers[RSP] = rsp - (48 if (HAS_ERROR_CODE >> vector) & 1 and vector < 32 and error_code != NO_CODE else 40)
+    registers[RIP] = offset
+    cleared = TF | NT | RF | (IF if (low >> 40) & 0x1F == INTERRUPT_GATE else 0)
+    write_flags(s, flags & ~cleared)
+    if s.cpl:
+        s.ss = 0
+    s.cs = selector & 0xFFFC
+    _left_block(s)
+    switch_mode(s, 0)
+    return True
+
+
+@native
+def _push_frame(s: Any, rsp: Any, flags: Any, error_code: Any) -> Any:
+    """Push SS, RSP, RFLAGS, CS, RIP and the error code (unless NO_CODE)."""
+    registers = words(s.env)
+    pushed = (
+        _store(s, rsp - 8, s.ss)
+        and _store(s, rsp - 16, registers[RSP])
+        and _store(s, rsp - 24, flags)
+        and _store(s, rsp - 32, s.cs)
+        and _store(s, rsp - 40, registers[RIP])
+    )
+    if not pushed or error_code == NO_CODE:
+        return pushed
+    return _store(s, rsp - 48, error_code)
+
+
+@native
+def iretq(s: Any) -> Any:
+    """IRETQ: pop RIP, CS, RFLAGS, RSP, SS. False with the exception pending and nothing changed."""
+    registers = words(s.env)
+    frame = registers[RSP]
+    for number in range(5):
+        if not _load(s, frame + 8 * number, READ, True):
+            return False
+        words(s.popped)[number] = s.loaded
+    rip, cs, flags = words(s.popped)[0], words(s.popped)[1] & 0xFFFF, words(s.popped)[2]
+    if not _check_code_segment(s, cs):
+        return False
+    if cs & 3 < s.cpl or (s.loaded >> 45) & 3 != cs & 3:
+        return _fail(s, GP, cs & 0xFFFC)
+    if not is_canonical(s, rip):
+        return _fail(s, GP, 0)
+    registers[RIP] = rip
+    registers[RSP] = words(s.popped)[3]
+    if s.cpl:  # IF and IOPL are not the user's to change
+        flags = (flags & ~IF) | (IF if s.interrupt_flag else 0)
+    write_flags(s, flags)
+    s.cs = cs
+    s.ss = words(s.popped)[4] & 0xFFFF
+    s.entry_exit_cycles += s.cost_iret
+    _left_block(s)
+    switch_mode(s, cs & 3)
+    return True
