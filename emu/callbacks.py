@@ -69,6 +69,7 @@ ON_INSTRUCTION: Final = int(Event.INSTRUCTION)
 CPUID, RDTSC, RDTSCP = int(Event.CPUID), int(Event.RDTSC), int(Event.RDTSCP)
 STOP_FAULT, STOP_INTERRUPT, STOP_INVALID = int(Stop.FAULT), int(Stop.INTERRUPT), int(Stop.INVALID)
 STOP_SYSCALL, STOP_SYSENTER, STOP_PORT = int(Stop.SYSCALL), int(Stop.SYSENTER), int(Stop.PORT)
+STOP_VMCALL: Final = int(Stop.VMCALL)
 STOP_DEADLINE, STOP_UNKNOWN, STOP_REFETCH = int(Stop.DEADLINE), int(Stop.UNKNOWN_BLOCK), int(Stop.REFETCH)
 BAD_PHYSICAL: Final = int(Fault.BAD_PHYSICAL)
 GENERAL_PROTECTION: Final = 13
@@ -435,11 +436,22 @@ def interrupt(uc: Any, number: Any, user_data: Any) -> None:
     _stop(s, STOP_INTERRUPT, word(number))
 
 
+@native
+def _is_vmcall(s: Any) -> Any:
+    """Whether the instruction at RIP is VMCALL in the kernel, ending its block: by far the most frequent one."""
+    rip = words(s.env)[ENV_RIP]
+    if s.cpl != 0 or s.block_key == 0 or s.block_va + s.block_size - rip != 3:
+        return False
+    return _code_byte(s, rip) == 0x0F and _code_byte(s, rip + 1) == 0x01 and _code_byte(s, rip + 2) == 0xC1
+
+
 @entry(boolean(word, word))
 def invalid(uc: Any, user_data: Any) -> Any:
     """UC_HOOK_INSN_INVALID: CLAC, STAC, INVPCID, VMCALL, UD2 ... are the machine's to execute."""
     s = state_at(user_data, 0)
-    if not _transfers(s):
+    if _is_vmcall(s):
+        _stop(s, STOP_VMCALL, 0)
+    elif not _transfers(s):
         _stop(s, STOP_INVALID, 0)
     return True
 

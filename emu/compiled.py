@@ -63,6 +63,7 @@ def cache_file() -> Path:
 
 def _link() -> bytes:
     """Compile all entries and link them into one object file."""
+    os.environ.setdefault("NUMBA_OPT", "0")  # each entry would be optimised with all it calls; once is enough
     import_module("emu.callbacks")
     from .native import ENTRIES
 
@@ -74,7 +75,10 @@ def _link() -> bytes:
             whole = module
         else:
             whole.link_in(module)
-    return bytes(_target_machine(whole.triple).emit_object(whole))
+    machine = _target_machine(whole.triple)
+    passes = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=3))
+    passes.getModulePassManager().run(whole, passes)
+    return bytes(machine.emit_object(whole))
 
 
 def _target_machine(triple: str) -> Any:

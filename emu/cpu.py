@@ -46,6 +46,7 @@ class TrapKind(Enum):
     SOFTWARE_INTERRUPT = auto()  # INT n, INT3: RIP is after it
     PRIVILEGED = auto()  # needs the model: system instructions, and #GP or #UD otherwise
     SYSCALL = auto()  # RIP is after it
+    VMCALL = auto()  # at CPL 0; RIP is at it
     DEADLINE = auto()  # the instruction deadline
     BREAKPOINT = auto()  # one of `stops`, before it executes
     REQUESTED = auto()  # an event hook asked to stop
@@ -60,6 +61,9 @@ class Trap:
     error_code: int | None = None
     address: int | None = None
     instruction: Instruction | None = None
+
+
+VMCALL: Final = Trap(TrapKind.VMCALL)
 
 
 class Cpu:
@@ -300,10 +304,8 @@ class Cpu:
         """Execute until something happens that the machine must handle."""
         s = self.state
         while True:
-            s.stop = Stop.NONE
-            error = uclib.uc_emu_start(
-                self._handle, ctypes.c_uint64(self.gprs[RIP]), ctypes.c_uint64(MASK64), ctypes.c_uint64(0), 0
-            )
+            s.stop = 0
+            error = uclib.uc_emu_start(self._handle, self.gprs[RIP], MASK64, 0, 0)
             trap = self._STOPS[s.stop](self, error)
             if trap is not None:
                 return trap
@@ -383,7 +385,8 @@ class Cpu:
         if s.fault_access == Access.FETCH:
             return self._fetch_fault(rip)
         address = self.core.invalid_address.value
-        instruction = self._instruction_at(rip)
+        place = self.blocks.place(rip)
+        instruction = self._instruction_at(rip) if place is None else place.instruction
         self.not_executed(rip, inclusive=True)
         if s.fault == Fault.PAGE and instruction is not None and instruction.modifies:
             s.fault_code |= 2  # Unicorn loads first; the processor asks for a write at once (unlocked RMW included)
@@ -445,6 +448,10 @@ class Cpu:
         self.state.rep_va = self.state.block_key = 0
         return Trap(TrapKind.SYSCALL)
 
+    def _on_vmcall(self, _error: int) -> Trap:
+        self.state.rep_va = self.state.block_key = 0
+        return VMCALL
+
     def _on_requested(self, _error: int) -> Trap:
         return Trap(TrapKind.REQUESTED)
 
@@ -454,6 +461,7 @@ class Cpu:
         Stop.INTERRUPT: _on_interrupt,
         Stop.INVALID: _on_invalid,
         Stop.SYSCALL: _on_syscall,
+        Stop.VMCALL: _on_vmcall,
         Stop.SYSENTER: _on_invalid,
         Stop.PORT: _on_invalid,
         Stop.DEADLINE: _on_deadline,

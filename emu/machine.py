@@ -61,6 +61,7 @@ MASK32: Final = (1 << 32) - 1
 MASK64: Final = (1 << 64) - 1
 NEVER: Final = (1 << 63) - 1
 SYSCALL_SIZE: Final = 2
+VMCALL_SIZE: Final = 3
 MASKED_POLL: Final = 64
 """Cycles after which a timer that is due is looked at again while interrupts are masked."""
 TRAPS_BETWEEN_LOOKS: Final = 16
@@ -337,6 +338,17 @@ class Machine:
             self.state.instructions -= 1  # it was counted, but faults do not retire
             raise
 
+    def _on_vmcall(self, _trap: Trap) -> None:
+        """VMCALL asks whoever owns the machine; that is how kernel text written in Python is entered."""
+        cpu = self.cpu
+        if self.monitor is None:
+            self.state.instructions -= 1
+            raise ProcessorException(Vector.UD)
+        rip = cpu.rip
+        self.monitor(rip)
+        if cpu.rip == rip:
+            cpu.rip = rip + VMCALL_SIZE
+
     def _on_syscall(self, _trap: Trap) -> None:
         """SYSCALL with EFER.SCE clear; RIP is after it. With SCE set it never leaves Unicorn."""
         self.cpu.rip -= SYSCALL_SIZE
@@ -359,6 +371,7 @@ class Machine:
         TrapKind.SOFTWARE_INTERRUPT: _on_software_interrupt,
         TrapKind.PRIVILEGED: _on_privileged,
         TrapKind.SYSCALL: _on_syscall,
+        TrapKind.VMCALL: _on_vmcall,
         TrapKind.DEADLINE: _on_deadline,
         TrapKind.BREAKPOINT: _on_breakpoint,
         TrapKind.REQUESTED: _on_requested,

@@ -186,16 +186,6 @@ def iretq(machine: Machine, one: Instruction) -> bool:
     return True
 
 
-@instruction("vmcall", privileged=False)
-def vmcall(machine: Machine, one: Instruction) -> bool:
-    """VMCALL asks whoever owns the machine; that is how kernel text written in Python is entered. #UD at CPL 3."""
-    if machine.cpl or machine.monitor is None:
-        raise ProcessorException(Vector.UD)
-    rip = machine.cpu.rip
-    machine.monitor(rip)
-    return machine.cpu.rip != rip
-
-
 # --- flags -----------------------------------------------------------------------------------------------------
 
 

@@ -69,6 +69,7 @@ class Stop(IntEnum):
     UNKNOWN_BLOCK = 8  # a basic block that was never counted before
     REFETCH = 9  # the page being executed left the ITLB
     BAD_PHYSICAL = 10  # a translation points outside RAM
+    VMCALL = 12
     REQUESTED = 11  # an event hook asked to stop
 
 

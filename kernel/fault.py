@@ -63,11 +63,12 @@ class FaultHandler:
             return self._refuse(FaultResult.BAD_ADDRESS)
         if not access_permitted(vma, error_code):
             return self._refuse(FaultResult.BAD_ACCESS)
-        if entry_permits(mm.page_table.lookup(address), error_code):
-            self.counts["spurious"] += 1
-            return FaultResult.SPURIOUS
         try:
-            return self._deliver(mm, vma, address & PAGE_MASK, error_code)
+            pte = mm.page_table.make_entry(address)
+            if entry_permits(self._memory.load64(pte), error_code):
+                self.counts["spurious"] += 1
+                return FaultResult.SPURIOUS
+            return self._deliver(pte, vma, address & PAGE_MASK, error_code)
         except Errno:
             return FaultResult.OUT_OF_MEMORY
 
@@ -75,26 +76,17 @@ class FaultHandler:
         self.counts["protection"] += 1
         return result
 
-    def _deliver(self, mm: AddressSpace, vma: Vma, page: int, error_code: int) -> FaultResult:
-        """Allocate a frame, fill it, install its PTE. Raises Errno(ENOMEM)."""
+    def _deliver(self, pte: int, vma: Vma, page: int, error_code: int) -> FaultResult:
+        """Allocate a frame, fill it, install its PTE at the physical address `pte`. Raises Errno(ENOMEM)."""
         pfn = self._frames.allocate()
         if vma.backing is None:
             self._memory.clear_frame(pfn)
         else:
             content = vma.backing.page(vma.offset + page - vma.start, PAGE_SIZE)
             self._memory.write(pfn * PAGE_SIZE, content)
+        writable, executable = vma.prot & Prot.WRITE != 0, vma.prot & Prot.EXEC != 0
         dirty = error_code & WRITE != 0
-        entry = user_pte(
-            pfn,
-            writable=bool(vma.prot & Prot.WRITE),
-            executable=bool(vma.prot & Prot.EXEC),
-            dirty=dirty,
-        )
-        try:
-            mm.page_table.install(page, entry)
-        except Errno:
-            self._frames.free(pfn)
-            raise
+        self._memory.store64(pte, user_pte(pfn, writable=writable, executable=executable, dirty=dirty))
         self.counts["minor"] += 1
         return FaultResult.DEMAND_ZERO if vma.backing is None else FaultResult.FILE
 

@@ -68,10 +68,10 @@ class PageTable:
 
     def entry_address(self, va: int, level: int = 1, *, create: bool = False) -> int | None:
         """Physical address of the entry for `va` at a level (1: PTE, 2: PMD). None if a table on the way is missing."""
-        table = self.pgd
+        table, load64 = self.pgd, self.memory.load64
         for above in range(TOP_LEVEL, level, -1):
             pa = table + 8 * (va >> (3 + 9 * above) & INDEX_MASK)
-            entry = self.memory.load64(pa)
+            entry = load64(pa)
             if not entry & P:
                 if not create:
                     return None
@@ -80,11 +80,15 @@ class PageTable:
             table = entry & ADDRESS_MASK
         return table + 8 * (va >> (3 + 9 * level) & INDEX_MASK)
 
-    def install(self, va: int, entry: int, level: int = 1) -> None:
-        """Put a leaf in place, making the tables above it where they are missing. Raises Errno(ENOMEM)."""
+    def make_entry(self, va: int, level: int = 1) -> int:
+        """Physical address of the entry for `va`, with the tables above it made where missing. Raises Errno(ENOMEM)."""
         pa = self.entry_address(va, level, create=True)
         assert pa is not None
-        self.memory.store64(pa, entry)
+        return pa
+
+    def install(self, va: int, entry: int, level: int = 1) -> None:
+        """Put a leaf in place, making the tables above it where they are missing. Raises Errno(ENOMEM)."""
+        self.memory.store64(self.make_entry(va, level), entry)
 
     def lookup(self, va: int) -> int:
         """The PTE of a page; 0 if there is none."""
