@@ -21,7 +21,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from io import BytesIO
-from itertools import takewhile
 from pathlib import Path
 
 from elftools.elf.elffile import ELFFile
@@ -126,15 +125,10 @@ def _diagnosis(source: Source, prepared: str, end: AssemblerEndedError) -> Assem
     location = LOCATION.match(error["text"].lstrip())
     if location is None:
         return source.error(*source.position_of("", expanding), message)
-    line, expanded = int(location[1]), error["text"].lstrip()[location.end() :]
-    same = sum(
-        1
-        for _ in takewhile(
-            lambda pair: pair[0] == pair[1], zip(expanded, source.lines[line - 1], strict=False)
-        )
-    )
-    column = min(column - location.end(), same + 1)
-    return source.error(line, column, f"{message} (in the expansion of line {expanding}: {expanded.strip()})")
+    line, expanded = int(location[1]), error["text"].lstrip()[location.end() :].strip()
+    first_argument = source.lines[line - 1].find("\\") + 1  # from here on the expanded line is another one
+    column = min(column - location.end(), first_argument or column)
+    return source.error(line, column, f"{message} (in the expansion of line {expanding}: {expanded})")
 
 
 def _position(source: Source, prepared: str, line: int, column: int) -> tuple[int, int]:
@@ -152,5 +146,7 @@ def _reason(end: AssemblerEndedError) -> str:
         return f"this takes longer than {SECONDS:g} seconds"
     if "out of memory" in end.messages:
         return "this takes too much memory"
+    if end.exit_code < 0:
+        return f"it crashed (signal {-end.exit_code}); is something nested very deeply?"
     said = [line for line in end.messages.splitlines() if line and not EXPANDING.match(line)]
     return said[-1].removeprefix("error: ") if said else f"its process ended with exit code {end.exit_code}"

@@ -40,6 +40,7 @@ __all__ = ["load_elf", "load_program", "write_elf"]
 MAGIC = b"\x7fELF"
 USER_START = 0x10000  # Linux: the default of vm.mmap_min_addr
 USER_END = (1 << 47) - PAGE_SIZE  # Linux: TASK_SIZE_MAX
+NAME_LIMIT = 80  # characters of a file's own names in a message
 PIE_BASE = 0x555555554000  # Linux: ELF_ET_DYN_BASE, when addresses are not randomized
 
 # The structures of the 64-bit format (System V gABI, chapters 4 and 5; elf.h).
@@ -80,7 +81,7 @@ def _parse(data: bytes, name: str) -> Image:
     except ImageError:
         raise
     except Exception as error:  # whatever pyelftools stumbles over in a damaged file
-        what = f"{error}" or type(error).__name__
+        what = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(f"{name}: damaged ELF file ({what}); expected a static x86-64 executable") from error
 
 
@@ -130,8 +131,8 @@ def _check_header(elf: ELFFile, size: int, name: str) -> None:
     if any(section["sh_entsize"] != SYM.size for section in elf.iter_sections("SHT_SYMTAB")):
         raise ImageError(f"{name}: damaged ELF file: expected symbols of {SYM.size} bytes")
     for header in elf.iter_segments("PT_INTERP"):
-        needs = header.data().rstrip(b"\0").decode("utf-8", "replace")
-        raise ImageError(f"{name}: a dynamic program (needs {needs}); expected a static one (gcc -static)")
+        needs = header.data().split(b"\0")[0][:NAME_LIMIT].decode("ascii", "backslashreplace")
+        raise ImageError(f"{name}: a dynamic program (needs {needs!r}); expected a static one (gcc -static)")
     if not any(header["p_memsz"] for header in elf.iter_segments("PT_LOAD")) or not elf["e_entry"]:
         raise ImageError(
             f"{name}: nothing to run: no PT_LOAD segment, or no entry point; expected an executable"
@@ -173,7 +174,11 @@ def _segment(header: ElfSegment, base: int, data: bytes, names: list[SectionName
 def _section_names(elf: ELFFile) -> list[SectionName]:
     """Of the sections that are loaded: address, rank (contents in the file before none; size), and name."""
     loaded = (section for section in elf.iter_sections() if section["sh_flags"] & SH_FLAGS.SHF_ALLOC)
-    return [(s["sh_addr"], (s["sh_type"] != "SHT_NOBITS", s["sh_size"]), s.name) for s in loaded]
+    return [
+        (s["sh_addr"], (s["sh_type"] != "SHT_NOBITS", s["sh_size"]), s.name)
+        for s in loaded
+        if s.name.isprintable()
+    ]
 
 
 def _symbols(elf: ELFFile, base: int) -> tuple[dict[str, int], dict[str, int]]:

@@ -273,6 +273,8 @@ def test_an_error_says_line_and_column_and_what(source: str, line: int, column: 
         (".macro m a\n mov rax, \\a\n.endm\n_start: m 1\n m rip", 2, 11, "line 5: mov rax, rip"),
         (".macro m\n bad\n.endm\n.macro n\n m\n.endm\n_start: nop\n n", 2, 2, "line 8: bad"),
         ("_start:\n.rept 2\n nop\n bad\n.endr", 4, 2, "line 2: bad"),
+        ("_start:\n.rept 2\n\tmov\teax, rbx\n.endr", 3, 2, "line 2: mov"),
+        ("_start:\n.irp r, eax\n\tnop; mov\t\\r, rbx\n.endr", 3, 7, "line 2: nop; mov"),
         (".macro m; bad; .endm\n_start: nop\n m", 3, 2, "invalid instruction"),
         (".macro m x\n call \\x\n.endm\n_start: nop\n m nowhere", 5, 4, "undefined symbol 'nowhere'"),
         (".macro m\n m\n.endm\n_start: m", 2, 3, "nested"),
@@ -355,7 +357,7 @@ def test_the_next_source_assembles_after_an_error() -> None:
 @pytest.mark.parametrize(
     ("source", "why"),
     [
-        pytest.param("_start: .byte " + "(" * 100_000, "its process ended", id="parentheses"),
+        pytest.param("_start: .byte " + "(" * 100_000, "nested very deeply", id="parentheses"),
         pytest.param("_start: .skip 1 << 40", "too much memory", id="bytes", marks=pytest.mark.slow),
         pytest.param("_start: .rept 1 << 60\nnop\n.endr", "too", id="lines", marks=pytest.mark.slow),
     ],
