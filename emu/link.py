@@ -60,7 +60,7 @@ KINDS = {
 KIND_NAMES = {number: name for name, number in ENUM_RELOC_TYPE_x64.items() if isinstance(number, int)}
 
 
-@dataclass
+@dataclass(eq=False)
 class Section:
     """A section of the object file, and where it goes."""
 
@@ -88,7 +88,7 @@ class Section:
         return group, self.name != (".text", ".rodata", ".data", ".bss")[group]
 
 
-@dataclass
+@dataclass(eq=False)
 class Symbol:
     """A name and what it stands for: an offset in a section; a plain number; or a label defined elsewhere."""
 
@@ -244,13 +244,15 @@ def _lines(sections: Iterable[Section], loaded: list[Section], source: Source) -
 def _check(fixups: list[Fixup], table: list[Symbol], lines: tuple[Line, ...], source: Source) -> None:
     """Refuse what cannot be linked, beginning with the first line of the source that has such a thing."""
     whereabouts = Image(source.name, 0, (), lines=lines)
-    errors = []
+    errors: dict[tuple[str, int], Fixup] = {}
     for fixup in fixups:
         if not _fits(fixup):
-            name, place = _name(fixup, table), whereabouts.line_of(fixup.va)
-            errors.append((*source.position_of(name, place[1] if place else 0), _objection(fixup, name)))
+            place = whereabouts.line_of(fixup.va)
+            errors.setdefault((_name(fixup, table), place[1] if place else 0), fixup)
     if errors:
-        raise source.error(*min(errors))
+        places = [(*source.position_of(name, line), name, fixup) for (name, line), fixup in errors.items()]
+        line, column, name, fixup = min(places, key=lambda place: place[:2])
+        raise source.error(line, column, _objection(fixup, name))
 
 
 def _name(fixup: Fixup, table: list[Symbol]) -> str:

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from .exceptions import AssemblyError
 
@@ -40,13 +40,17 @@ HEADER_LINES = 1
 LOCATION = re.compile(r'\.loc 1 (\d+);\.ascii "";(?:\.print "@\d+";)?')
 EXPANDING = re.compile(r"^@(\d+)$", re.MULTILINE)
 
-TOKEN = re.compile(r"""("(?:\\.|[^"\\])*"?|'(?:\\.|[^\\])')|(\#.*|//.*)|(/\*)|[^"'/#]+|.""", re.DOTALL)
+STRING_OR_COMMENT = re.compile(
+    r"""(?P<string>"(?:\\[^\n]|[^"\\\n])*"?|'(?:\\[^\n]|[^\\\n])')"""
+    r"""|(?P<comment>\#[^\n]*|//[^\n]*|/\*.*?\*/)|(?P<endless>/\*)""",
+    re.DOTALL,
+)
 NAME = r"[\w.$\\@()]+"
 LABELS = re.compile(rf'\s*(?:(?:{NAME}|"[^"]*")\s*:\s*)*')
 ASSIGNMENT = re.compile(
     rf"(?:\.(?:set|equ|equiv)\s+(?P<name>{NAME})\s*,|(?P<left>{NAME})\s*=(?!=))(?P<value>.*)", re.I
 )
-ADDRESS = r"(?:[A-Za-z_.\\][\w.$\\@()]*|\d+[fb])"
+ADDRESS = r"(?<![\w.$\\@])(?:[A-Za-z_.\\][\w.$\\@()]*|\d+[fb])"
 DIFFERENCE = re.compile(rf"{ADDRESS}\s*\)*\s*-\s*\(*\s*{ADDRESS}")
 BLOCK_START = re.compile(r"\.(?:macro|rept?|irpc?)\b", re.I)
 BLOCK_END = re.compile(r"\.(?:endm|endmacro|endr)\b", re.I)
@@ -75,6 +79,14 @@ GNU_RANK = {"*": 3, "/": 3, "%": 3, "<<": 3, ">>": 3, "|": 2, "&": 2, "^": 2, "+
 C_RANK = {"*": 6, "/": 6, "%": 6, "+": 5, "-": 5, "<<": 4, ">>": 4, "&": 3, "^": 2, "|": 1}
 
 
+class Edit(NamedTuple):
+    """Put `text` in the place of line[start:end]: an insertion (start == end), or something as long."""
+
+    start: int
+    end: int
+    text: str
+
+
 class Source:
     """One source text, annotated for the assembler.
 
@@ -83,16 +95,17 @@ class Source:
     """
 
     def __init__(self, text: str, name: str, syntax: Syntax) -> None:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
         self.name, self.syntax = name, syntax
-        self.lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+        self.lines = text.split("\n")
         self.has_differences = False
         self._mode = syntax
         self._has_blocks = BLOCK_START.search(text) is not None
         self._block_depth = 0
-        self._open_comment: tuple[int, int] | None = None
-        self._pieces = [self._annotate(number, line) for number, line in enumerate(self.lines, 1)]
-        if self._open_comment:
-            raise self.error(*self._open_comment, "this comment has no end: expected */")
+        clean = STRING_OR_COMMENT.sub(self._without_comment, text)
+        self._clean = clean.split("\n")
+        masked = STRING_OR_COMMENT.sub(lambda found: "'" * len(found[0]), clean).split("\n")
+        self._pieces = [list(self._annotate(number, line)) for number, line in enumerate(masked, 1)]
 
     def error(self, line: int, column: int, message: str) -> AssemblyError:
         """An AssemblyError for a position in this source (0 when not known)."""
@@ -122,75 +135,61 @@ class Source:
         """Line and column where a symbol is named: in this line, else (a macro's argument) first of all."""
         named = re.compile(rf"(?<![\w.$@]){re.escape(name)}(?![\w.$])" if name else r"\S")
         for number in (*([line] if line else []), *range(1, len(self.lines) + 1)):
-            text = "".join(text for text, inserted in self._pieces[number - 1] if not inserted)
-            if found := named.search(text):
+            if found := named.search(self._clean[number - 1]):
                 return number, found.start() + 1
         return line, 0
 
-    def _annotate(self, number: int, line: str) -> list[tuple[str, bool]]:
-        """The line in pieces: its text (False) and what we insert (True)."""
-        clean, masked = self._strip_comments(number, line)
-        if not clean.strip():
-            return [("", False)]
-        marker = f'.print "@{number}";' if self._has_blocks and not self._block_depth else ""
-        ends_block = BLOCK_END.match(masked.lstrip())
-        insertions = [] if ends_block else [(0, f'.loc 1 {number};.ascii "";{marker}')]
+    def _without_comment(self, found: re.Match[str]) -> str:
+        """A string as it is; blanks for a comment, which may go over several lines."""
+        if found["endless"]:
+            line, before = (
+                found.string.count("\n", 0, found.start()),
+                found.string.rfind("\n", 0, found.start()),
+            )
+            raise self.error(line + 1, found.start() - before, "this comment has no end: expected */")
+        return found["string"] or re.sub(r"[^\n]", " ", found["comment"])
+
+    def _annotate(self, number: int, masked: str) -> Iterator[tuple[str, bool]]:
+        """A line in pieces: its own text (False) and what we insert (True)."""
+        line, at = self._clean[number - 1], 0
+        for start, end, text in self._edits(number, masked):
+            yield line[at:start], False
+            yield text, start == end
+            at = end
+        yield line[at:], False
+
+    def _edits(self, number: int, masked: str) -> Iterator[Edit]:
+        """The edits of a line, which is given with its strings masked."""
+        if masked.strip() and not BLOCK_END.match(masked.lstrip()):
+            marker = f'.print "@{number}";' if self._has_blocks and not self._block_depth else ""
+            yield Edit(0, 0, f'.loc 1 {number};.ascii "";{marker}')
         for statement in re.finditer(r"[^;]+", masked):
             labels = LABELS.match(statement[0])
             start = statement.start() + (labels.end() if labels else 0)
-            code = masked[start : statement.end()]
-            if IGNORED.match(code):
-                clean = clean[:start] + " " * len(code) + clean[start + len(code) :]
-            elif code:
-                clean, more = self._statement(number, start, code, clean)
-                insertions += more
-        return list(_split(clean, insertions))
+            if start < statement.end():
+                yield from self._statement(number, start, masked[start : statement.end()])
 
-    def _strip_comments(self, number: int, line: str) -> tuple[str, str]:
-        """The line with blanks for comments; and the same with its strings and characters masked, too."""
-        clean, masked, at = "", "", 0
-        while at < len(line):
-            if self._open_comment:
-                end = line.find("*/", at) + 2
-                self._open_comment = None if end > 1 else self._open_comment
-                end = end if end > 1 else len(line)
-                clean, masked, at = clean + " " * (end - at), masked + " " * (end - at), end
-                continue
-            token = TOKEN.match(line, at)
-            assert token is not None, "the last alternative matches any character"
-            string, comment, block = token.groups()
-            if block:
-                self._open_comment = number, at + 1
-            blank = " " * len(token[0])
-            clean += blank if comment or block else token[0]
-            masked += blank if comment or block else "'" * len(string) if string else token[0]
-            at = token.end()
-        return clean, masked
-
-    def _statement(self, number: int, at: int, code: str, line: str) -> tuple[str, list[tuple[int, str]]]:
-        """One statement's column and masked text: the line with its changes, and the insertions."""
+    def _statement(self, number: int, at: int, code: str) -> Iterator[Edit]:
+        """The edits of one statement, which stands at a column (from 0)."""
         assignment = ASSIGNMENT.match(code)
         if FILE_ACCESS.match(code):
             raise self.error(number, at + 1, "a program is one file: .include and .incbin are not supported")
-        if BLOCK_START.match(code):
+        if IGNORED.match(code):
+            yield _blank(at, at + len(code))
+        elif BLOCK_START.match(code):
             self._block_depth += 1
         elif BLOCK_END.match(code):
             self._block_depth = max(self._block_depth - 1, 0)
         elif switch := SYNTAX_SWITCH.match(code):
             self._mode = "intel" if switch[1].lower() == "intel" else "att"
-        elif self._mode == "att":
-            return line, []
-        elif assignment and DIFFERENCE.search(assignment["value"]):
+        elif self._mode == "intel" and assignment and DIFFERENCE.search(assignment["value"]):
             self.has_differences = True
-            name = assignment["name"] or assignment["left"]
-            return line, _difference(
-                name, line[at + assignment.start("value") : at + len(code)], at, at + len(code)
-            )
-        elif not assignment and not code.startswith("."):
-            return self._instruction(number, at, code, line)
-        return line, []
+            value = self._clean[number - 1][at + assignment.start("value") : at + len(code)]
+            yield from _difference(assignment["name"] or assignment["left"], value, at, at + len(code))
+        elif self._mode == "intel" and not assignment and not code.startswith("."):
+            yield from self._instruction(number, at, code)
 
-    def _instruction(self, number: int, at: int, code: str, line: str) -> tuple[str, list[tuple[int, str]]]:
+    def _instruction(self, number: int, at: int, code: str) -> Iterator[Edit]:
         """Check an Intel instruction for what assemblers read differently, and spell it as LLVM does."""
         for pattern, hint in UNEQUAL:
             if pattern.match(code):
@@ -200,43 +199,38 @@ class Source:
         if dispute is not None:
             hint = "assemblers disagree on the order of these operators: use parentheses"
             raise self.error(number, at + len(mnemonic) + dispute + 1, hint)
+        if movsx := MOVSX_FROM_32_BITS.match(code):
+            yield Edit(at + movsx.end(), at + movsx.end(), "d")
         if flat := FLAT.search(code):
-            start, end = at + flat.start(1), at + flat.end(1)
-            line = line[:start] + " " * (end - start) + line[end:]
-        movsx = MOVSX_FROM_32_BITS.match(code)
-        return line, [(at + movsx.end(), "d")] if movsx else []
+            yield _blank(at + flat.start(1), at + flat.end(1))
 
 
-def _split(line: str, insertions: list[tuple[int, str]]) -> Iterator[tuple[str, bool]]:
-    at = 0
-    for column, text in insertions:
-        yield line[at:column], False
-        yield text, True
-        at = column
-    yield line[at:], False
+def _blank(start: int, end: int) -> Edit:
+    return Edit(start, end, " " * (end - start))
 
 
-def _difference(name: str, value: str, start: int, end: int) -> list[tuple[int, str]]:
-    """Insertions around an assignment: take the value that is known, and report the true one."""
+def _difference(name: str, value: str, start: int, end: int) -> Iterator[Edit]:
+    """Edits around an assignment: take the value that is known, and report the true one."""
     before = f".ifdef {KNOWN}{name};.set {name},{KNOWN}{name};.else;.ifdef {GUESS};.set {name},1;.else;"
     after = f";.endif;.endif;.ifdef {TRUE}{name};.set {TWICE}{name},1;.else;.set {TRUE}{name},{value};.endif"
-    return [(start, before), (end, after)]
+    yield Edit(start, start, before)
+    yield Edit(end, end, after)
 
 
 def _disputed(operands: str) -> int | None:
-    """Where in Intel operands two operators stand whose order GNU as and LLVM see differently."""
-    groups: list[list[str]] = [[]]
+    """Where in Intel operands an operator stands whose place in the order GNU as and LLVM see differently."""
+    groups: list[set[str]] = [set()]  # the operators so far, of each parenthesis that is open
     after_value = False
     for token in OPERAND_TOKEN.finditer(operands):
         word = WORDS.get(token[0].lower(), token[0])
         if word in ("(", "["):
-            groups.append([])
+            groups.append(set())
         elif word in (")", "]", ","):
-            groups = groups[:-1] or [[]]
-            groups += [[]] if word == "," else []
+            groups = groups[:-1] or [set()]
+            groups += [set()] if word == "," else []
         elif word in C_RANK and after_value:
             if any((GNU_RANK[w] >= GNU_RANK[word]) != (C_RANK[w] >= C_RANK[word]) for w in groups[-1]):
                 return token.start()
-            groups[-1].append(word)
+            groups[-1].add(word)
         after_value = word not in C_RANK and word not in ("(", "[", ",")
     return None
