@@ -60,8 +60,12 @@ FILE_ACCESS = re.compile(r"\.(?:include|incbin)\b", re.I)
 # jumps, as GNU as does. Line tables other than ours (from a compiler) would contradict ours.
 IGNORED = re.compile(r"\.(?:globa?l|loc|file\s+\d+)\b", re.I)
 
+# A compiler's own line table (gcc -g -S) goes aside under another name.
+LINE_TABLE = re.compile(r"\.section\s+\.(debug)_line\b(?!_)", re.I)
+
 # Spellings that GNU as accepts and LLVM does not, as compilers write them with -masm=intel.
 FLAT = re.compile(r"\boffset(\s+flat:)", re.I)
+JUMP_TABLE = re.compile(r"jmp\s*(\[)\s*qword\s+ptr\b.*\](\])\s*$", re.I)
 MOVSX_FROM_32_BITS = re.compile(r"movsx(?=\s+r\w+\s*,\s*(?:dword\s+ptr|e[a-ds][xip]|r\d+d)\b)", re.I)
 
 # What both accept but encode differently: GNU as takes the operand size of the mode, LLVM the 16-bit form.
@@ -176,6 +180,8 @@ class Source:
             raise self.error(number, at + 1, "a program is one file: .include and .incbin are not supported")
         if IGNORED.match(code):
             yield _blank(at, at + len(code))
+        elif table := LINE_TABLE.match(code):
+            yield Edit(at + table.start(1), at + table.end(1), "other")
         elif BLOCK_START.match(code):
             self._block_depth += 1
         elif BLOCK_END.match(code):
@@ -201,8 +207,9 @@ class Source:
             raise self.error(number, at + len(mnemonic) + dispute + 1, hint)
         if movsx := MOVSX_FROM_32_BITS.match(code):
             yield Edit(at + movsx.end(), at + movsx.end(), "d")
-        if flat := FLAT.search(code):
-            yield _blank(at + flat.start(1), at + flat.end(1))
+        for superfluous in filter(None, (FLAT.search(code), JUMP_TABLE.match(code))):
+            for group in range(1, superfluous.re.groups + 1):
+                yield _blank(at + superfluous.start(group), at + superfluous.end(group))
 
 
 def _blank(start: int, end: int) -> Edit:

@@ -184,6 +184,7 @@ def test_line_ends_and_byte_order_marks_of_any_system_will_do(text: str, tmp_pat
 def test_what_compilers_write_in_intel_syntax_is_understood() -> None:
     source = "mov edi, OFFSET FLAT:_start\nmovsx rax, DWORD PTR -8[rbp]\nmovsx rcx, eax\nmovsx ecx, al"
     assert code(source) == "bf 00 10 40 00 48 63 45 f8 48 63 c8 0f be c8"
+    assert code("jmp [QWORD PTR _start[0+rax*8]]") == "ff 24 c5 00 10 40 00"
 
 
 # Differences between labels are numbers

@@ -191,6 +191,52 @@ def test_a_position_independent_static_program_loads_where_linux_puts_it(tmp_pat
     assert image.symbolize(image.entry) == "_start"
 
 
+FREESTANDING = """
+static const char *words[] = {"zero", "one", "two", "three"};
+static unsigned char counts[64];
+static short minus = -3;
+static long call(long number, long a, const void *b, long c) {
+    long result;
+    __asm__ volatile("syscall" : "=a"(result) : "a"(number), "D"(a), "S"(b), "d"(c) : "rcx", "r11", "memory");
+    return result;
+}
+static int length(const char *text) { int n = 0; while (text[n]) n++; return n; }
+void _start(void) {
+    int sum = 0;
+    for (int i = 0; i < 64; i++) counts[i] = i * minus;
+    for (int i = 0; i < 64; i++) sum += counts[i] * (signed char)(counts[63 - i] >> 1);
+    switch (sum & 7) { case 0: sum += 5; break; case 1: sum ^= 7; break; case 2: sum -= 9; break;
+                       case 3: sum *= 3; break; case 4: sum /= 3; break; default: sum %= 11; }
+    for (int i = 0; i < 4; i++) call(1, 1, words[i], length(words[i]));
+    call(60, sum & 127, 0, 0);
+}
+"""
+
+
+@pytest.mark.native
+@requires_native
+@pytest.mark.parametrize(
+    "options", ["-O0 -g", "-O2", "-O2 -masm=intel", "-O0 -masm=intel", "-O3 -mavx2 -masm=intel"]
+)
+def test_what_a_compiler_writes_assembles_and_does_the_same(options: str, tmp_path: Path) -> None:
+    if shutil.which("gcc") is None:
+        pytest.skip("needs gcc")
+    (tmp_path / "program.c").write_text(FREESTANDING)
+    flags = ["-ffreestanding", "-fno-stack-protector", "-fno-pic", *options.split()]
+    for command in (
+        ["gcc", *flags, "-S", "program.c"],
+        ["gcc", "-nostdlib", "-static", "-no-pie", "-o", "native", "program.s"],
+    ):
+        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    write_elf(
+        load_program(tmp_path / "program.s", syntax="intel" if "intel" in options else "att"),
+        tmp_path / "ours",
+    )
+    ours, theirs = (subprocess.run([tmp_path / name], capture_output=True) for name in ("ours", "native"))
+    assert (ours.stdout, ours.returncode) == (theirs.stdout, theirs.returncode)
+    assert ours.stdout == b"zeroonetwothree"
+
+
 @pytest.mark.native
 @requires_native
 @pytest.mark.parametrize(
