@@ -122,3 +122,7 @@ def _names(file: Path) -> list[str]:
     text = file.read_bytes()
     marker = b"\0" + _PREFIX.encode()
     return [part.split(b"\0", 1)[0].decode() for part in text.split(marker)[1:]]
+
+
+if __name__ == "__main__":
+    addresses()
