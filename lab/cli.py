@@ -1,0 +1,402 @@
+"""The command line: `cr3` and `python -m lab`.
+
+Every command is thin: it reads its options, asks another module, and prints. What takes time to import is
+imported by the command that needs it, so that `cr3 --help` and `cr3 run` start at once.
+
+Results go to standard output, everything else to standard error. Exit codes: the guest's own, 128 + N when
+signal N ended it, 2 for input that is wrong, 124 for the instruction limit, 70 for a bug of ours, 130 after
+Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Final
+
+import click
+
+from .options import (
+    ExampleCommand,
+    Options,
+    ProgramCommand,
+    count_option,
+    machine_options,
+    programs_argument,
+    syntax_option,
+    until_option,
+)
+from .terminal import Status, console, has_colour, say, width
+
+if TYPE_CHECKING:
+    from kernel import Result
+
+    from .session import Session
+
+__all__ = ["cli", "main"]
+
+WRONG_INPUT: Final = 2
+BUG: Final = 70
+"""EX_SOFTWARE of sysexits.h."""
+INTERRUPTED: Final = 130
+CLOSED_PIPE: Final = 141
+"""128 + SIGPIPE: what `yes | head` leaves."""
+
+
+class Commands(click.Group):
+    """All commands; what goes wrong in one becomes a clear message and an exit code."""
+
+    def main(self, *args: Any, **settings: Any) -> Any:
+        """Run a command line and exit."""
+        try:
+            status = super().main(*args, **{**settings, "prog_name": "cr3", "standalone_mode": False})
+        except click.UsageError as error:
+            command = error.ctx.command_path if error.ctx else "cr3"
+            say(f"{error.format_message()}\nTry '{command} --help'.")
+            status = WRONG_INPUT
+        sys.exit(status)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; returns its exit code."""
+        try:
+            status = super().invoke(ctx)
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            return INTERRUPTED
+        except BrokenPipeError:
+            _discard_output()
+            return CLOSED_PIPE
+        except click.ClickException:
+            raise
+        except Exception as error:
+            return _report(error)
+        return status
+
+
+def _discard_output() -> None:
+    """Nobody reads our output any more: let Python's last flush at exit go nowhere."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _report(error: Exception) -> int:
+    """Say what an exception means to the person who typed the command; what is nobody's mistake is raised."""
+    from emu import InputError, MachineError
+    from kernel import KernelPanic
+
+    if isinstance(error, InputError):
+        say(str(error))
+        return WRONG_INPUT
+    if isinstance(error, OSError) and error.filename is None:  # writing results: disk full ...
+        say(f"cannot write the output: {error.strerror}")
+        return WRONG_INPUT
+    if isinstance(error, KernelPanic):
+        say(f"kernel panic: {error}")
+        return BUG
+    if isinstance(error, MachineError):
+        say(f"the machine cannot go on: {error}")
+        return BUG
+    raise error
+
+
+@click.group(
+    cls=Commands,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(package_name="cr3-lab", message="cr3 %(version)s")
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """A laboratory for virtual memory on x86-64.
+
+    Runs assembly programs and static ELF files on a modelled machine with real page tables and a readable
+    kernel, and shows every translation, page fault and CR3 write.
+
+    Every program in the folder programs/ is a lesson; its first lines say what to try.
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+def main() -> None:
+    """Entry point of the script `cr3`."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a path or a symbol may hold what the locale cannot show
+            stream.reconfigure(errors="backslashreplace")
+    cli()
+
+
+# --- run ------------------------------------------------------------------------------------------
+
+stats_option: Final = click.option("--stats", is_flag=True, help="Show what was counted, on standard error.")
+
+
+@cli.command(
+    cls=ProgramCommand,
+    examples=[
+        ("cr3 run programs/hello.asm", "Assemble and run; the exit code is the program's."),
+        ("echo hello | cr3 run programs/echo.asm --stats", "The program reads your standard input."),
+        (
+            "cr3 run programs/sum_loop.asm --until done --populate --tlb none --stats",
+            "The lecture's loop: 65 fetches and 11 data accesses, four entry reads each.",
+        ),
+        ("cr3 run programs/stride.asm --cpu zen2 --json stats.json", "Everything that was counted, as JSON."),
+        ("cr3 run ./a.out -- -n 5", "A static ELF file with arguments."),
+    ],
+)
+@programs_argument
+@machine_options
+@until_option
+@stats_option
+@click.option(
+    "--json", "json_file", metavar="FILE", help="Write the statistics to FILE (-: standard output)."
+)
+def run(options: Options, stats: bool, json_file: str | None) -> int:
+    """Run programs, each as a process.
+
+    PROGRAM is assembly source (.asm, .s; Intel syntax) or a static x86-64 Linux ELF file. The program's
+    standard input, output and error are the command's own. ARGS go to every program.
+
+    The exit code is that of the first program, or 128 + N if signal N ended it; 124 if the instruction limit
+    did.
+    """
+    _begin(options)
+    from .session import Session, exit_status
+
+    guest_stdout = sys.stderr.buffer if json_file == "-" else sys.stdout.buffer
+    with ExitStack() as files:
+        output = _statistics_output(json_file, files)
+        status = Status(lambda: f"{session.machine.state.instructions:,} instructions so far")
+        stdout, stderr = status.beside(guest_stdout), status.beside(sys.stderr.buffer)
+        session = Session(options, sys.stdin.buffer, stdout, stderr)
+        result = _run(session, status)
+        _write_statistics(session, result, stats, output)
+    return exit_status(result)
+
+
+def _begin(options: Options) -> None:
+    """Start the assembler's process, which then gets ready while we import the rest."""
+    from emu import assembler
+
+    if any(Path(program).suffix in (".asm", ".s", ".S") for program in options.programs):
+        assembler.start()
+
+
+def _run(session: Session, status: Status, *, before_exit: bool = False) -> Result:
+    """Run a session with notices for people about how it went."""
+    from .notices import Notices
+
+    notices = Notices(session, say)
+    with status.running():
+        result = session.run(before_exit=before_exit)
+    notices.ended(result)
+    return result
+
+
+def _statistics_output(name: str | None, files: ExitStack) -> IO[str] | None:
+    """Where the statistics go, opened before anything runs."""
+    if name is None or name == "-":
+        return sys.stdout if name else None
+    from .files import whole_file
+
+    return files.enter_context(whole_file(name))
+
+
+def _write_statistics(session: Session, result: Result, stats: bool, output: IO[str] | None) -> None:
+    if not stats and output is None:
+        return
+    from .statistics import as_json, document, render
+
+    statistics = document(session, result)
+    if output is not None:
+        output.write(as_json(statistics))
+    if stats:
+        render(statistics, console(sys.stderr))
+
+
+# --- trace ----------------------------------------------------------------------------------------
+
+
+class TraceCommand(ProgramCommand):
+    """`--json` alone asks for JSON lines; with the name of a .json file, for the statistics in it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Mark a `--json` that has no file."""
+        pairs = zip(args, [*args[1:], ""], strict=True)
+        marked = [
+            "--json=-" if (arg, name.endswith(".json")) == ("--json", False) else arg for arg, name in pairs
+        ]
+        return super().parse_args(ctx, marked)
+
+
+@cli.command(
+    cls=TraceCommand,
+    examples=[
+        ("cr3 trace programs/hello.asm", "System calls, page faults and signals, like strace."),
+        ("cr3 trace programs/page_cross.asm --events access,tlb,fault --user", "Only user mode."),
+        ("cr3 trace programs/sum_loop.asm --events insn --until done", "Every instruction up to a label."),
+        ("cr3 trace programs/hello.asm --json | jq 'select(.event == \"page_fault\")'", "For machines."),
+        (
+            "cr3 trace programs/fib.asm --events all --limit 10000 --out fib.jsonl",
+            "Into a file, with an end.",
+        ),
+    ],
+)
+@programs_argument
+@click.option(
+    "--events",
+    "names",
+    metavar="LIST",
+    help="Which events, by default exec,syscall,fault,signal,exit; also insn, access, tlb, walk, cr3, any "
+    "event name of the manual, or all.",
+)
+@click.option("--user", is_flag=True, help="Of instructions and accesses, only those in user mode.")
+@click.option("--out", metavar="FILE", help="Write to FILE; JSON lines if its name ends in .jsonl.")
+@click.option(
+    "--json",
+    "json_file",
+    metavar="[FILE.json]",
+    help="JSON lines instead of text. With the name of a .json file: the statistics go there, as in cr3 run.",
+)
+@count_option("--limit", metavar="N", help="Stop after N events.")
+@machine_options
+@until_option
+@stats_option
+def trace(
+    options: Options,
+    names: str | None,
+    user: bool,
+    out: str | None,
+    json_file: str | None,
+    limit: int | None,
+    stats: bool,
+) -> int:
+    """Run programs and print what happens, one event a line.
+
+    A line has the clock in cycles, the process, the event, the instruction at which it happened (symbol,
+    source line, disassembly), and the values. The trace goes to standard output and the program's own output to
+    standard error; with --out FILE the program has standard output to itself.
+
+    The exit code is the program's, as in cr3 run.
+    """
+    _begin(options)
+    from .files import whole_file
+    from .session import Session, exit_status
+    from .trace import DEFAULT, JsonLines, TextLines, Tracer, expand
+
+    kinds = expand(DEFAULT if names is None else names)
+    with ExitStack() as files:
+        statistics = _statistics_output(None if json_file == "-" else json_file, files)
+        output = files.enter_context(whole_file(out)) if out else sys.stdout
+        as_json = json_file == "-" or bool(out and out.endswith(".jsonl"))
+        lines = JsonLines() if as_json else TextLines(width(output), colour=has_colour(output))
+        status = Status(lambda: f"{tracer.count:,} events so far")
+        stdout = status.beside(sys.stdout.buffer if out else sys.stderr.buffer)
+        session = Session(options, sys.stdin.buffer, stdout, status.beside(sys.stderr.buffer))
+        tracer = Tracer(session, kinds, lines, output.write, limit=limit, user_only=user)
+        result = _run(session, status)
+        if tracer.is_full:
+            say(f"stopped after {limit:,} events (--limit)")
+        _write_statistics(session, result, stats, statistics)
+    return exit_status(result)
+
+
+# --- walk -----------------------------------------------------------------------------------------
+
+
+@cli.command(
+    cls=ProgramCommand,
+    examples=[
+        ("cr3 walk programs/lecture_walk.asm 0x180001008", "The lecture's address: 0, 6, 0, 1 and offset 8."),
+        ("cr3 walk programs/hello.asm text --at _start", "A page that nobody has touched yet."),
+        ("cr3 walk programs/hello.asm do_syscall_64 --json", "An address of the kernel, for machines."),
+    ],
+)
+@click.argument("programs", metavar="PROGRAM")
+@click.argument("address", metavar="ADDRESS")
+@click.option("--at", "--until", "until", metavar="SYMBOL", help="Stop before SYMBOL executes.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
+@machine_options
+def walk(options: Options, address: str, as_json: bool) -> int:
+    """Run a program to its end, and show the page walk of one address.
+
+    ADDRESS is a number (0x401000), a symbol of the program or of the kernel, or symbol+0x10. The page tables
+    are those of the moment before the program's memory is given back. What the program prints goes to
+    standard error.
+    """
+    _begin(options)
+    from .session import EXIT_LIMIT, Session, exit_status
+    from .walk_view import as_dict, moment, parse_address, render
+
+    status = Status(lambda: f"{session.machine.state.instructions:,} instructions so far")
+    streams = sys.stdin.buffer, status.beside(sys.stderr.buffer), status.beside(sys.stderr.buffer)
+    session = Session(options, *streams)
+    va = parse_address(address, session.kernel, session.images[0])
+    result = _run(session, status, before_exit=True)
+    process = result.processes[0]
+    report = session.kernel.page_walk(process, va)
+    symbol = session.kernel.symbolize(va) if va >> 63 else process.image.symbolize(va)
+    if as_json:
+        click.echo(json.dumps(as_dict(report, process, symbol), indent=2))
+    else:
+        click.echo(render(report, symbol, moment(result, options.until)))
+    return EXIT_LIMIT if exit_status(result) == EXIT_LIMIT else 0
+
+
+# --- asm and profiles -----------------------------------------------------------------------------
+
+
+@cli.command(
+    cls=ExampleCommand,
+    examples=[
+        ("cr3 asm programs/hello.asm", "Addresses, bytes, and the source lines that they come from."),
+        ("cr3 asm programs/hello.asm -o hello && ./hello", "A static ELF file, which Linux runs as well."),
+    ],
+)
+@click.argument("program", metavar="PROGRAM")
+@click.option("-o", "output", metavar="FILE", help="Write a static ELF executable instead of the listing.")
+@syntax_option
+def asm(program: str, output: str | None, syntax: Any) -> None:
+    """Assemble PROGRAM and list it: address, bytes, source.
+
+    An ELF file is listed with its code disassembled.
+    """
+    from emu.elf import load_program, write_elf
+
+    image = load_program(program, syntax=syntax)
+    if output is not None:
+        write_elf(image, output)
+        return
+    from .listing import listing
+
+    click.echo(listing(image))
+
+
+@cli.command(
+    cls=ExampleCommand,
+    examples=[
+        ("cr3 profiles", "All CPU profiles, one line each."),
+        ("cr3 profiles skylake", "Every value of one of them, and where it comes from."),
+        ("cr3 profiles zen2 --json | jq '.values[] | select(.key | test(\"^tlb\"))'", "For machines."),
+    ],
+)
+@click.argument("profile", metavar="[PROFILE]", required=False)
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
+def profiles(profile: str | None, as_json: bool) -> None:
+    """Show the CPU profiles, or one of them with the source of every number.
+
+    PROFILE is a name from the list, or a .toml file of your own.
+    """
+    from .profiles_view import overview_as_dict, profile_as_dict, render_overview, render_profile
+
+    if as_json:
+        click.echo(json.dumps(profile_as_dict(profile) if profile else overview_as_dict(), indent=2))
+        return
+    if profile:
+        render_profile(profile, console(sys.stdout))
+    else:
+        render_overview(console(sys.stdout))

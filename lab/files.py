@@ -1,0 +1,66 @@
+"""Writing result files: whole or not at all.
+
+>>> import tempfile
+>>> from pathlib import Path
+>>> with tempfile.TemporaryDirectory() as folder:
+...     path = Path(folder) / "numbers.json"
+...     with whole_file(path) as file:
+...         _ = file.write("[1, 2")
+...         path.exists()
+...     path.read_text()
+False
+'[1, 2'
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from emu.exceptions import InputError
+
+__all__ = ["whole_file"]
+
+
+@contextmanager
+def whole_file(name: str | Path) -> Iterator[IO[str]]:
+    """A text file that gets its name when the block ends well, and leaves nothing behind when it does not.
+
+    What is no regular file (/dev/stderr, a named pipe) is written directly. Raises InputError when it cannot
+    be written, before anything else happens.
+    """
+    path = Path(os.path.realpath(name))
+    if path.exists() and not path.is_file():
+        with _open(path, name) as file:
+            yield file
+        return
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with _open(temporary, name) as file:
+        try:
+            yield file
+            file.close()
+            _rename(temporary, path, name)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def _open(path: Path, name: str | Path) -> IO[str]:
+    try:
+        return path.open("w", encoding="utf-8")
+    except OSError as error:
+        raise _refusal(name, error) from None
+
+
+def _rename(temporary: Path, path: Path, name: str | Path) -> None:
+    try:
+        temporary.replace(path)
+    except OSError as error:
+        raise _refusal(name, error) from None
+
+
+def _refusal(name: str | Path, error: OSError) -> InputError:
+    return InputError(f"{name}: cannot write this file: {error.strerror}")

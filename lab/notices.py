@@ -1,0 +1,47 @@
+"""What people are told on standard error about how a run ended, when it is not its own doing.
+
+A program that dies, an instruction limit, a symbol that was never reached: one line each, with the place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from emu import Halt
+from kernel import Result, SignalEvent
+
+from .event_text import describe
+from .places import Locator, Place
+from .session import Session
+
+__all__ = ["Notices"]
+
+
+class Notices:
+    """Listens to a session and says what people should know."""
+
+    def __init__(self, session: Session, say: Callable[[str], None]) -> None:
+        self._session, self._say, self._locator = session, say, Locator(session.kernel)
+        session.kernel.on("signal", self._killed)
+
+    def _killed(self, event: SignalEvent) -> None:
+        program = self._session.kernel.process(event.pid).image.path
+        place = _at(self._locator.place(event))
+        self._say(f"{program} (pid {event.pid}) was ended by {describe(event)}{place}")
+
+    def ended(self, result: Result) -> None:
+        """Explain the end of the run, where it needs that."""
+        until = self._session.options.until
+        if result.halt is Halt.INSTRUCTION_LIMIT:
+            limit = self._session.options.max_instructions
+            place = self._locator.instruction_at(self._session.machine.cpu.rip, self._session.machine.pid)
+            self._say(f"stopped after {limit:,} instructions (--max-instructions){_at(place)}")
+        elif until is not None and (result.exit_code, result.signal) != (None, None):
+            self._say(f"the program ended before it reached {until}")
+
+
+def _at(place: Place | None) -> str:
+    if place is None:
+        return ""
+    source = f" ({place.file}:{place.line})" if place.file else ""
+    return f", at {place.symbol}{source}: {place.instruction}"

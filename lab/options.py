@@ -1,0 +1,211 @@
+"""The options that say which machine there is and what runs on it: as typed, and as one frozen value.
+
+>>> Options(programs=("hello.asm",), ram="128M").cpu
+'skylake'
+
+A command that runs programs takes them with decorators, and gets all of them as one `Options`:
+
+>>> @click.command(cls=ProgramCommand)
+... @programs_argument
+... @machine_options
+... def show(options):
+...     click.echo(f"{options.programs} {options.arguments} {options.engine}")
+>>> show(["a.asm", "--engine", "trap", "--", "-n", "5"], standalone_mode=False)
+('a.asm',) ('-n', '5') trap
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Final, Literal
+
+import click
+
+__all__ = [
+    "MAX_INSTRUCTIONS",
+    "ExampleCommand",
+    "Options",
+    "ProgramCommand",
+    "count_option",
+    "machine_options",
+    "programs_argument",
+    "syntax_option",
+    "until_option",
+]
+
+MAX_INSTRUCTIONS: Final = 10_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """A machine and what runs on it. `programs` are files; all of them get the same `arguments`.
+
+    `pti` None lets the machine decide, `pcid` None means: if the processor has it. `until` is a symbol of the
+    first program.
+    """
+
+    programs: tuple[str, ...]
+    arguments: tuple[str, ...] = ()
+    syntax: Literal["intel", "att"] = "intel"
+    cpu: str = "skylake"
+    ram: str = "64M"
+    engine: str = "auto"
+    tlb: bool = True
+    tlb_policy: str = "random"
+    pti: bool | None = None
+    pcid: bool | None = None
+    populate: bool = False
+    seed: int = 1
+    until: str | None = None
+    max_instructions: int = MAX_INSTRUCTIONS
+
+
+class ExampleCommand(click.Command):
+    """A command whose `--help` ends with examples: pairs of a command line and what it does."""
+
+    def __init__(self, *args: Any, examples: Sequence[tuple[str, str]] = (), **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.examples = examples
+
+    def format_epilog(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples, each on lines of its own: a command line is there to be copied."""
+        if not self.examples:
+            return
+        with formatter.section("Examples"):
+            for line, meaning in self.examples:
+                formatter.write(f"{'':{formatter.current_indent}}{line}\n")
+                with formatter.indentation():
+                    formatter.write_text(meaning)
+
+
+class ProgramCommand(ExampleCommand):
+    """A command that takes programs, and after `--` the arguments for them."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Set aside what follows the first `--`: those words are the guest's."""
+        if "--" in args:
+            end = args.index("--")
+            ctx.meta[ARGUMENTS] = tuple(args[end + 1 :])
+            args = args[:end]
+        return super().parse_args(ctx, args)
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        """Show where the arguments go."""
+        return [*super().collect_usage_pieces(ctx), "[-- ARGS]"]
+
+
+ARGUMENTS: Final = f"{__name__}.arguments"
+"""Where `ProgramCommand` leaves the arguments for the programs in the context."""
+
+
+class Count(click.ParamType):  # type: ignore[type-arg]
+    """A number, also with a decimal unit: 1000, 500k, 20M, 10G."""
+
+    name = "number"
+    units: Final = {"k": 1000, "m": 1000**2, "g": 1000**3}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read the number; refuse all but whole positive ones."""
+        if isinstance(value, int):
+            return value
+        digits, unit = (value[:-1], value[-1].lower()) if value[-1:].lower() in self.units else (value, "")
+        if not (digits.isascii() and digits.isdecimal()) or not int(digits):
+            self.fail(f"{value!r} is not a number from 1 on; write it as 5000, 20M or 10G", param, ctx)
+        return int(digits) * self.units.get(unit, 1)
+
+
+def count_option(*names: str, **settings: Any) -> Callable[[Any], Any]:
+    """A click option whose value is a `Count`."""
+    return click.option(*names, type=Count(), **settings)
+
+
+def _switch(_ctx: click.Context, _param: click.Parameter, value: str | None) -> bool | None:
+    """`on` and `off` as truth, anything else as "decide yourself"."""
+    return {"on": True, "off": False}.get(value or "")
+
+
+def _pti(ctx: click.Context, param: click.Parameter, value: str | None) -> bool | None:
+    if value == "on":
+        raise click.BadParameter("page-table isolation is not there yet; use off or auto", ctx, param)
+    return _switch(ctx, param, value)
+
+
+programs_argument: Final = click.argument("programs", nargs=-1, required=True, metavar="PROGRAM...")
+until_option: Final = click.option(
+    "--until", metavar="SYMBOL", help="Stop before the first process executes SYMBOL."
+)
+syntax_option: Final = click.option(
+    "--syntax",
+    type=click.Choice(["intel", "att"]),
+    default="intel",
+    help="What an assembly source begins with.",
+)
+
+_MACHINE: Final = (
+    click.option(
+        "--cpu", default="skylake", metavar="NAME", help="CPU profile: a name (see cr3 profiles), or a file."
+    ),
+    click.option("--ram", default="64M", metavar="SIZE", help="Size of the memory, such as 64M or 1G."),
+    click.option(
+        "--engine",
+        type=click.Choice(["auto", "trap", "access"]),
+        default="auto",
+        help="See every access, or only those that miss the TLB; the counters are the same.",
+    ),
+    click.option(
+        "--tlb",
+        type=click.Choice(["on", "none"]),
+        default="on",
+        callback=lambda _ctx, _param, value: value == "on",
+        help="none: every access walks the page table.",
+    ),
+    click.option(
+        "--tlb-policy",
+        type=click.Choice(["fifo", "random", "lru", "plru"]),
+        default="random",
+        help="Which entry of a full TLB set gives way.",
+    ),
+    click.option(
+        "--pti",
+        type=click.Choice(["auto", "off", "on"]),
+        default="auto",
+        callback=_pti,
+        help="Page-table isolation.",
+    ),
+    click.option(
+        "--pcid",
+        type=click.Choice(["on", "off"]),
+        callback=_switch,
+        help="Tag TLB entries with their address space; by default if the CPU can.",
+    ),
+    click.option("--populate", is_flag=True, help="Give memory its frames at once: no demand paging."),
+    click.option(
+        "--seed", type=click.IntRange(0), default=1, metavar="N", help="Seed of all that is random."
+    ),
+    count_option(
+        "--max-instructions",
+        default=MAX_INSTRUCTIONS,
+        metavar="N",
+        help="Give up after so many instructions, with exit code 124 (default 10G).",
+    ),
+    syntax_option,
+)
+
+
+def machine_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the programs and all options of the machine, as its first argument, an `Options`."""
+    names = {field.name for field in fields(Options)}
+
+    @functools.wraps(function)
+    def command(**given: Any) -> Any:
+        machine = {name: given.pop(name) for name in names & given.keys()}
+        machine["arguments"] = click.get_current_context().meta.get(ARGUMENTS, ())
+        if isinstance(machine["programs"], str):
+            machine["programs"] = (machine["programs"],)
+        return function(Options(**machine), **given)
+
+    for option in reversed(_MACHINE):
+        command = option(command)
+    return command

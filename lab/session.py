@@ -1,0 +1,146 @@
+"""From options to a machine with a kernel and processes, and from there to a result.
+
+Everything that runs a program goes this way: the commands, the tests, and scripts of your own.
+
+>>> import tempfile
+>>> from pathlib import Path
+>>> with tempfile.TemporaryDirectory() as folder:
+...     path = Path(folder) / "seven.asm"
+...     _ = path.write_text("_start: mov edi, 7; mov eax, 60; syscall")
+...     session = Session(Options(programs=(str(path),)))
+>>> session.run().exit_code
+7
+>>> session.config()["engine"]
+'trap'
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any, BinaryIO, Final
+
+from emu import Halt, InputError, Machine
+from emu.elf import load_program
+from kernel import Kernel, Result
+
+from .options import Options
+
+__all__ = ["EXIT_LIMIT", "Options", "Session", "exit_status", "interruptible"]
+
+EXIT_LIMIT: Final = 124
+"""Exit code when the instruction limit ended a run, as timeout(1) has it."""
+
+
+class Session:
+    """One run: a machine with a booted kernel, to which events can be subscribed, and programs to run on it.
+
+    The guest's standard streams are binary files, by default an empty input and nowhere. Raises InputError
+    for options, programs or a symbol that cannot be.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        stdin: BinaryIO | None = None,
+        stdout: BinaryIO | None = None,
+        stderr: BinaryIO | None = None,
+    ) -> None:
+        self.options = options
+        self.images = [load_program(program, syntax=options.syntax) for program in options.programs]
+        if options.until is not None:
+            self.images[0].address_of(options.until)
+        self.machine = Machine(
+            cpu=options.cpu,
+            ram=options.ram,
+            engine=options.engine,
+            tlb=options.tlb,
+            tlb_policy=options.tlb_policy,
+            seed=options.seed,
+        )
+        self.pti = bool(options.pti)
+        self.pcid = self._choose_pcid(options.pcid)
+        self.kernel = Kernel(
+            self.machine,
+            pti=self.pti,
+            pcid=self.pcid,
+            populate=options.populate,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+        )
+
+    def _choose_pcid(self, wanted: bool | None) -> bool:
+        able = self.machine.profile.features.pcid
+        if wanted and not able:
+            raise InputError(f"CPU {self.machine.profile.name} has no PCIDs; leave out --pcid on")
+        return able if wanted is None else wanted
+
+    def run(self, *, before_exit: bool = False) -> Result:
+        """Make a process of each program, and run to their end, to `until`, or to the instruction limit.
+
+        With `before_exit` the first process is left as it is when it ends, with its memory.
+        """
+        for image in self.images:
+            self.kernel.spawn(image, [image.path, *self.options.arguments])
+        self.machine.max_instructions = self.options.max_instructions
+        with interruptible(self.machine):
+            return self.kernel.run(until=self.options.until, before_exit=before_exit)
+
+    def config(self) -> dict[str, Any]:
+        """Every option as it was resolved; on and off are spelled as on the command line."""
+        given = asdict(self.options)
+        del given["programs"], given["tlb"]
+        resolved = {
+            "arguments": list(self.options.arguments),
+            "cpu": self.machine.profile.name,
+            "ram": self.machine.ram.size,
+            "engine": self.machine.engine,
+            "tlb_policy": self.machine.tlb_policy,
+            "pti": "on" if self.pti else "off",
+            "pcid": "on" if self.pcid else "off",
+        }
+        return given | resolved
+
+
+def exit_status(result: Result) -> int:
+    """What the command exits with: the first process's code, or 128 + its signal; 0 where it was stopped."""
+    if result.halt is Halt.INSTRUCTION_LIMIT:
+        return EXIT_LIMIT
+    if result.signal is not None:
+        return 128 + result.signal
+    return result.exit_code or 0
+
+
+@contextmanager
+def interruptible(machine: Machine) -> Iterator[None]:
+    """Let Ctrl-C reach a guest that loops without ever leaving native code.
+
+    Python's own handler has to wait for that. A thread hears of the signal at once (signal.set_wakeup_fd) and
+    sets the instruction deadline to now; the guest is left at its next jump, and KeyboardInterrupt is raised.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+
+    def listen() -> None:
+        while received := reader.recv(64):
+            if signal.SIGINT in received:
+                machine.state.deadline = 0
+
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
+    previous = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(previous)
+        writer.close()
+        listener.join()
+        reader.close()

@@ -1,0 +1,162 @@
+"""Events as lines: for people, one readable line each; for machines, one JSON object each.
+
+A line begins with the model's clock in cycles and the process. Then it says what happened, at which
+instruction (symbol, source line, disassembly), and with which values:
+
+      2331   1  page_fault    _start  hello.asm:24  mov edi, 1  0x401000 not-present fetch user: file
+
+>>> expand("insn,fault")
+('instruction', 'page_fault')
+>>> expand("fault,walks")
+Traceback (most recent call last):
+    ...
+emu.exceptions.InputError: unknown event 'walks': did you mean walk?
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from functools import partial
+from pathlib import PurePath
+from typing import Any, Final
+
+import click
+
+from emu import Event, InputError, event_names
+from emu.events import InstructionEvent
+
+from .event_text import describe
+from .places import Locator, Place
+from .session import Session
+
+__all__ = ["DEFAULT", "SHORT_NAMES", "JsonLines", "TextLines", "Tracer", "expand"]
+
+SHORT_NAMES: Final = {
+    "insn": ("instruction",),
+    "tlb": ("tlb_miss", "tlb_flush"),
+    "walk": ("page_walk",),
+    "fault": ("page_fault",),
+    "syscall": ("syscall", "syscall_exit"),
+    "cr3": ("cr3_write",),
+}
+"""What people call the events that they ask for most."""
+
+DEFAULT: Final = "exec,syscall,fault,signal,exit"
+"""The events of a trace when nobody says which: what the program and the kernel want of each other."""
+
+COLOURS: Final = {
+    "page_fault": "yellow",
+    "signal": "red",
+    "exception": "red",
+    "syscall": "cyan",
+    "syscall_exit": "cyan",
+    "cr3_write": "magenta",
+    "tlb_flush": "magenta",
+    "tlb_miss": "blue",
+    "page_walk": "blue",
+    "exec": "green",
+    "exit": "green",
+}
+"""How the kinds of events look on a terminal; the others are plain."""
+
+USER: Final = 3
+"""Privilege level of user mode."""
+
+NARROW, NARROWEST = 140, 90
+"""Terminals below these widths get no disassembly, and no source lines."""
+
+
+def expand(names: str) -> tuple[str, ...]:
+    """The kinds of events that a list such as `insn,fault` or `all` means. Raises InputError."""
+    known = event_names()
+    chosen: dict[str, None] = {}
+    for name in filter(None, map(str.strip, names.split(","))):
+        if name not in (*known, *SHORT_NAMES, "all"):
+            raise _unknown(name, [*SHORT_NAMES, *known])
+        chosen |= dict.fromkeys(known if name == "all" else SHORT_NAMES.get(name, (name,)))
+    if not chosen:
+        raise InputError(f"no events to trace: there are {', '.join(['all', *SHORT_NAMES, *known])}")
+    return tuple(chosen)
+
+
+def _unknown(name: str, known: list[str]) -> InputError:
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(['all', *known])}"
+    return InputError(f"unknown event {name!r}: {hint}")
+
+
+class JsonLines:
+    """One JSON object a line: the event's fields by their names, and the place. All numbers are whole."""
+
+    def line(self, name: str, event: Event, place: Place | None) -> str:
+        """An event as JSON."""
+        values: dict[str, Any] = asdict(event)
+        record = {"cycle": values.pop("cycle"), "pid": values.pop("pid"), "event": name}
+        return json.dumps(record | values | (asdict(place) if place else {}))
+
+
+class TextLines:
+    """Aligned columns. For a terminal's `width` columns are left out and lines cut; None: no limit."""
+
+    def __init__(self, width: int | None = None, *, colour: bool = False) -> None:
+        self._width, self._colour = width, colour
+
+    def line(self, name: str, event: Event, place: Place | None) -> str:
+        """An event as text."""
+        said = " ".join(filter(None, [*self._columns(event, place), describe(event)]))
+        line = f"{event.cycle:>10} {event.pid:>3}  {name:<12}  {said}".rstrip()
+        if self._width is not None and len(line) > self._width:
+            line = line[: self._width - 1] + "…"
+        return click.style(line, fg=COLOURS.get(name)) if self._colour else line
+
+    def _columns(self, event: Event, place: Place | None) -> list[str]:
+        """The place, as far as there is room for it."""
+        width = self._width or NARROW
+        where = f"{PurePath(place.file).name}:{place.line}" if place and place.file else ""
+        columns = [f"{place.symbol if place else '':<22} "]
+        if width >= NARROWEST:
+            columns.append(f"{where:<18} ")
+        if width >= NARROW or isinstance(event, InstructionEvent):
+            columns.append(f"{place.instruction if place else '':<32} ")
+        return columns
+
+
+class Tracer:
+    """Writes a line for each event of some kinds, and stops the machine after `limit` of them.
+
+    `user_only` leaves out what the processor does in kernel mode, but nothing that the kernel itself tells.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        names: Iterable[str],
+        lines: JsonLines | TextLines,
+        write: Callable[[str], object],
+        *,
+        limit: int | None = None,
+        user_only: bool = False,
+    ) -> None:
+        self._machine, self._locator = session.machine, Locator(session.kernel)
+        self._lines, self._write, self._limit, self._user_only = lines, write, limit, user_only
+        self.count = 0
+        for name in names:
+            session.kernel.on(name, partial(self._happened, name))
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the limit is reached."""
+        return self._limit is not None and self.count >= self._limit
+
+    def _happened(self, name: str, event: Event) -> None:
+        if self.is_full:
+            return  # the machine stops where it can, not in the middle of an instruction
+        if self._user_only and getattr(event, "cpl", USER) != USER:
+            return
+        self._write(self._lines.line(name, event, self._locator.place(event)) + "\n")
+        self.count += 1
+        if self.is_full:
+            self._machine.stop()
