@@ -33,7 +33,7 @@ from .transfer import (
 )
 from .transfer import syscall as enter_system_call
 from .translate import ITLB, translate
-from .walk import ERROR_P, FETCH, NX, WRITE, permitted, refuse, walk
+from .walk import FETCH, WRITE, permitted
 
 __all__ = [
     "access",
@@ -193,15 +193,47 @@ def _refused(s: Any, va: Any, kind: Any) -> Any:
     return False
 
 
+@native
+def _probe(s: Any, va: Any) -> Any:
+    """Physical address of a code page, or -1, with nothing counted and nothing filled."""
+    if s.no_tlb:
+        fault, code = s.fault, s.fault_code
+        counted = s.walks_by[0], s.walks_by[2], s.entry_reads[0], s.entry_reads[2]
+        leaf = _quiet_walk(s, va, FETCH)
+        s.walks_by[0], s.walks_by[2], s.entry_reads[0], s.entry_reads[2] = counted
+        s.fault, s.fault_code = fault, code
+        return physical(leaf, va) if leaf else -1
+    return _code_page(s, va)
+
+
+@native
+def _answer_probe(s: Any, va: Any, result: Any) -> Any:
+    """Unicorn has stopped, and looks for translated code to drop: that is no fetch of the guest's."""
+    pa = _probe(s, va)
+    if pa < 0 or pa >= s.ram_size:
+        return False
+    words(result)[0] = pa
+    words(result)[1] = PERM_X
+    return True
+
+
+@native
+def _ask(s: Any, va: Any, kind: Any) -> Any:
+    """Translate for Unicorn's sake."""
+    return _quiet_walk(s, va, kind) if s.no_tlb else translate(s, va, kind)
+
+
 @entry(boolean(word, word, int32, word, word))
 def fill(uc: Any, va: Any, uc_kind: Any, result: Any, user_data: Any) -> Any:
     """UC_HOOK_TLB_FILL: translate one page for Unicorn, or refuse."""
     s = state_at(user_data, 0)
     kind = word(uc_kind) - UC_MEM_READ
-    leaf = _quiet_walk(s, va, kind) if s.no_tlb else translate(s, va, kind)
+    if kind == FETCH and s.stop != 0:
+        return _answer_probe(s, va, result)
+    leaf = _ask(s, va, kind)
     if leaf and kind == READ and not permitted(s, leaf, WRITE) and _rotates_through_carry(s):
-        leaf = refuse(s, WRITE, ERROR_P)
         kind = WRITE
+        leaf = _ask(s, va, kind)
     if not leaf:
         return _refused(s, va, kind)
     pa = physical(leaf, va)
@@ -254,6 +286,7 @@ def _enter_pages(s: Any, va: Any, size: Any) -> Any:
         if pa < 0:
             return False
         s.second_pa = pa
+        s.fetch_page = page  # not KNOWN: the second page may have pushed it out of the ITLB
     return True
 
 

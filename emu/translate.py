@@ -40,6 +40,7 @@ PAGE_WALK: Final = int(Event.PAGE_WALK)
 def forget(s: Any, kind: Any, va: Any, shift: Any) -> None:
     """A page left a first-level TLB: keep Unicorn's soft-TLB a subset."""
     if kind == ITLB:
+        s.fetch_page &= ~0xFFF  # no longer known: the next block looks it up
         flush_soft_tlb(s)
     elif kind == DTLB:
         drop_range(s, va, shift)
