@@ -439,6 +439,8 @@ class Cpu:
         if instruction is not None:  # the model makes its accesses, and counts them then
             self.state.reads -= instruction.reads
             self.state.writes -= instruction.writes
+        if instruction is not None and not instruction.known:  # Unicorn did not read to its end
+            instruction = self._instruction_at(rip)
         return Trap(TrapKind.PRIVILEGED, instruction=instruction)
 
     def _on_invalid(self, _error: int) -> Trap:
