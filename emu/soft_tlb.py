@@ -36,12 +36,15 @@ def flush_soft_tlb(s: Any) -> None:
 def _drop_entry(address: Any, page: Any) -> Any:
     """Mark one soft-TLB entry as unused if it belongs to `page` (a page number); says whether it did."""
     entry = words(address)
-    if entry[0] >> 12 != page and entry[1] >> 12 != page and entry[2] >> 12 != page:
-        return False
-    entry[0] = UNUSED
-    entry[1] = UNUSED
-    entry[2] = UNUSED
-    return True
+    found = False
+    for kind in range(3):
+        if entry[kind] != UNUSED and entry[kind] >> 12 == page:
+            found = True
+    if found:
+        entry[0] = UNUSED
+        entry[1] = UNUSED
+        entry[2] = UNUSED
+    return found
 
 
 @native
