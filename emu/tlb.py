@@ -88,13 +88,24 @@ def find_in(array: Any, va: Any, shift: Any, pcid: Any) -> Any:
 
 
 @native
+def _is_first_choice(array: Any, va: Any, pcid: Any) -> Any:
+    """Whether the entry that was used last translates `va`, and is what a search would find first.
+
+    A stale small page and the large one that replaced it may both be here. Which of them translates must not
+    depend on hits, because the trap engine does not see them: it is always the smallest.
+    """
+    last = entry_at(array.entries, array.last)
+    shift = leaf_shift(last.leaf)
+    return array.shifts & ((1 << shift) - 1) == 0 and _matches(last, va, shift, pcid)
+
+
+@native
 def find(s: Any, kind: Any, va: Any) -> Any:
     """Find `va` in the arrays of one kind: (array number, entry index), or (-1, -1)."""
     for number in range(s.array_count):
         array = s.arrays[number]
         if array.kind == kind:
-            last = entry_at(array.entries, array.last)
-            if _matches(last, va, leaf_shift(last.leaf), s.pcid):
+            if _is_first_choice(array, va, s.pcid):
                 return number, array.last
             for shift in range(12, 31, 9):
                 if (array.shifts >> shift) & 1:
