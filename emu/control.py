@@ -95,6 +95,7 @@ class Control:
 
     def __post_init__(self) -> None:
         features = self.mmu.profile.features
+        self._cr3_low = 0
         self._supported = int(CR4_SUPPORTED)
         for present, bit in (
             (features.pge, Cr4.PGE),
@@ -154,18 +155,20 @@ class Control:
 
     @property
     def cr3(self) -> int:
-        """CR3 as MOV reads it: the top table's address and, with CR4.PCIDE, the PCID."""
-        return self.mmu.state.cr3 | self.mmu.state.pcid
+        """CR3 as MOV reads it: the top table's address, and the PCID or (without CR4.PCIDE) PWT and PCD."""
+        return self.mmu.state.cr3 | self._cr3_low
 
     def write_cr0(self, value: int) -> None:
-        """MOV to CR0. Paging and protection cannot be turned off here: a 64-bit kernel never does."""
+        """MOV to CR0. Paging and protection cannot be turned off here: a 64-bit kernel never does.
+
+        Only turning paging off would invalidate translations (SDM 4.10.4.1); CR0.WP holds at once for all of them.
+        """
         needed = Cr0.PE | Cr0.PG
-        if value >> 32 or value & needed != needed:
+        if value >> 32 or value & needed != needed or value & (Cr0.NW | Cr0.CD) == Cr0.NW:
             raise _refuse()
-        self.cr0 = value & CR0_DEFINED
+        self.cr0 = value & CR0_DEFINED | Cr0.ET
         self._sync()
-        self.mmu.invalidate_all(global_too=True)
-        self.flushed("mov_cr0", None, None)
+        self.forget_soft()
 
     def write_cr3(self, value: int) -> bool:
         """MOV to CR3 (SDM 4.10.4.1). Returns whether it flushed. Bit 63 keeps the new PCID's translations."""
@@ -175,8 +178,8 @@ class Control:
         if address >> self.mmu.profile.cpu.physical_address_bits:
             raise _refuse()
         state = self.mmu.state
-        state.cr3 = address & ADDRESS_MASK
-        state.pcid = address & PCID_MASK if tagged else 0
+        state.cr3, self._cr3_low = address & ADDRESS_MASK, address & PCID_MASK
+        state.pcid = self._cr3_low if tagged else 0
         if noflush:
             self.forget_soft()
         else:
@@ -196,7 +199,7 @@ class Control:
         turned_on, changed = value & ~self.cr4, value ^ self.cr4
         if value & ~self._supported or not value & Cr4.PAE or changed & Cr4.LA57:
             raise _refuse()
-        if turned_on & Cr4.PCIDE and self.mmu.state.cr3 | self.mmu.state.pcid != self.mmu.state.cr3:
+        if turned_on & Cr4.PCIDE and self._cr3_low:
             raise _refuse()
         self.cr4 = value
         self._sync()

@@ -79,6 +79,8 @@ class Cr0(IntFlag):
     NE = 1 << 5
     WP = 1 << 16
     AM = 1 << 18
+    NW = 1 << 29
+    CD = 1 << 30
     PG = 1 << 31
 
 
