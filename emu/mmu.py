@@ -22,6 +22,9 @@ __all__ = ["TLB_POLICIES", "Mmu", "Translation"]
 TLB_POLICIES: Final = {"fifo": 0, "random": 1, "lru": 2, "plru": 3}
 """Replacement policies by name. FIFO and random never look at hits."""
 
+PLRU_WAYS: Final = 64
+"""The tree of one set is one word."""
+
 IMPLICIT: Final = 4
 PAGE_FAULT: Final = 14
 GENERAL_PROTECTION: Final = 13
@@ -80,6 +83,9 @@ class Mmu:
         number = self.state.array_count
         if number == len(self.state.arrays):
             raise InputError(f"profile {self.profile.name} has more than {number} TLB arrays")
+        if policy == TLB_POLICIES["plru"] and geometry.associativity > PLRU_WAYS:
+            ways = geometry.associativity
+            raise InputError(f"profile {self.profile.name} has {ways} ways; plru can be modelled for {PLRU_WAYS}")
         entries = (TlbEntry * geometry.entries)()
         trees = (ctypes.c_uint64 * geometry.sets)()
         self._storage += [entries, trees]
