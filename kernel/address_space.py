@@ -15,7 +15,7 @@ from emu.pte import ADDRESS_MASK, PAGE_SHIFT, PAGE_SIZE, Pte
 from .exceptions import Errno
 from .frames import FrameAllocator
 from .layout import MMAP_BASE, MMAP_MIN_ADDR, STACK_LIMIT, STACK_TOP, TASK_SIZE, page_align
-from .memory import KernelMemory
+from .memory import EarlyMemory, KernelMemory
 from .page_table import PageTable
 from .vma import Prot, Vma, VmaSet
 
@@ -132,8 +132,9 @@ class AddressSpace:
         self.page_table.free_user_half()
 
     def resident(self) -> int:
-        """Pages that are present now."""
-        return sum(1 for vma in self.vmas for _ in self.page_table.leaves(vma.start, vma.end))
+        """Pages that are present now; looking has no effect."""
+        plain = EarlyMemory(self._machine.ram)
+        return sum(1 for vma in self.vmas for _ in self.page_table.leaves(vma.start, vma.end, plain))
 
     def frames_owned(self) -> int:
         """Frames of its pages and of its page tables."""

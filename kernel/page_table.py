@@ -105,27 +105,33 @@ class PageTable:
             self.memory.store64(pa, 0)
         return entry
 
-    def _present(self, table: int, indices: range) -> Iterator[tuple[int, int]]:
+    @staticmethod
+    def _present(memory: PhysicalMemory, table: int, indices: range) -> Iterator[tuple[int, int]]:
         """(index, entry) of the present entries among consecutive ones of a table."""
-        data = self.memory.read(table + 8 * indices.start, 8 * len(indices))
+        data = memory.read(table + 8 * indices.start, 8 * len(indices))
         for index, (entry,) in zip(indices, struct.iter_unpack("<Q", data), strict=True):
             if entry & P:
                 yield index, entry
 
-    def leaves(self, start: int, end: int) -> Iterator[tuple[int, int]]:
-        """(va, PTE) of every present 4 KiB user page from `start` up to `end`, skipping missing tables."""
-        yield from self._leaves(self.pgd, TOP_LEVEL, 0, start, end)
+    def leaves(self, start: int, end: int, memory: PhysicalMemory | None = None) -> Iterator[tuple[int, int]]:
+        """(va, PTE) of every present 4 KiB user page from `start` up to `end`, skipping missing tables.
 
-    def _leaves(self, table: int, level: int, base: int, start: int, end: int) -> Iterator[tuple[int, int]]:
+        With a `memory` of their own, people look without being seen: nothing is translated or counted.
+        """
+        yield from self._leaves(memory or self.memory, self.pgd, TOP_LEVEL, 0, start, end)
+
+    def _leaves(
+        self, memory: PhysicalMemory, table: int, level: int, base: int, start: int, end: int
+    ) -> Iterator[tuple[int, int]]:
         shift = 3 + 9 * level
         first = max(start - base, 0) >> shift
         last = min((end - base + (1 << shift) - 1) >> shift, INDEX_MASK + 1)
-        for index, entry in self._present(table, range(first, last)):
+        for index, entry in self._present(memory, table, range(first, last)):
             va = base + (index << shift)
             if level == 1:
                 yield va, entry
             else:
-                yield from self._leaves(entry & ADDRESS_MASK, level - 1, va, start, end)
+                yield from self._leaves(memory, entry & ADDRESS_MASK, level - 1, va, start, end)
 
     def free_user_half(self) -> None:
         """Free every table of the user half and the PGD; the pages themselves must be gone already."""
