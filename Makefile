@@ -16,7 +16,7 @@ demo: $(READY)
 	@$(BIN)/python examples/demo.py
 
 test: $(READY)
-	@$(BIN)/python -m emu.compiled
+	@$(BIN)/python -c 'from emu.compiled import addresses; addresses()'
 	$(BIN)/python -m pytest -q -n 2 -m "not slow"
 	$(BIN)/python -m pytest -q -n 2 -m slow
 

@@ -95,7 +95,11 @@ def _compile(file: Path) -> None:
     handle, name = tempfile.mkstemp(dir=file.parent, suffix=".tmp")
     with os.fdopen(handle, "wb") as stream:
         stream.write(code)
+    Path(name).chmod(0o644)
     Path(name).replace(file)
+    for outdated in file.parent.glob("native-*.o"):
+        if outdated != file:
+            outdated.unlink(missing_ok=True)
 
 
 def addresses() -> dict[str, int]:
@@ -122,7 +126,3 @@ def _names(file: Path) -> list[str]:
     text = file.read_bytes()
     marker = b"\0" + _PREFIX.encode()
     return [part.split(b"\0", 1)[0].decode() for part in text.split(marker)[1:]]
-
-
-if __name__ == "__main__":
-    addresses()
