@@ -85,9 +85,12 @@ def _discard_output() -> None:
 
 def _report(error: Exception) -> int:
     """Say what an exception means to the person who typed the command; what is nobody's mistake is raised."""
-    from emu import InputError, MachineError
+    from emu import AssemblyError, InputError, MachineError
     from kernel import KernelPanic
 
+    if isinstance(error, AssemblyError):
+        click.echo(error, err=True)  # begins with file:line:column, which editors understand
+        return WRONG_INPUT
     if isinstance(error, InputError):
         say(str(error))
         return WRONG_INPUT
@@ -103,12 +106,24 @@ def _report(error: Exception) -> int:
     raise error
 
 
+def _version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from importlib import metadata
+
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            click.echo(f"cr3 {metadata.version('cr3-lab')}")
+            ctx.exit()
+        raise click.UsageError("this is a checkout, not an installed package: it has no version")
+
+
 @click.group(
     cls=Commands,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.version_option(package_name="cr3-lab", message="cr3 %(version)s")
+@click.option(
+    "--version", is_flag=True, callback=_version, is_eager=True, expose_value=False, help="Show the version."
+)
 @click.pass_context
 def cli(ctx: click.Context) -> None:
     """A laboratory for virtual memory on x86-64.
@@ -278,8 +293,8 @@ def trace(
     """Run programs and print what happens, one event a line.
 
     A line has the clock in cycles, the process, the event, the instruction at which it happened (symbol,
-    source line, disassembly), and the values. The trace goes to standard output and the program's own output to
-    standard error; with --out FILE the program has standard output to itself.
+    source line, disassembly), and the values. The trace goes to standard output and the program's own output
+    to standard error; with --out FILE the program has standard output to itself.
 
     The exit code is the program's, as in cr3 run.
     """

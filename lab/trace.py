@@ -71,21 +71,17 @@ NARROW, NARROWEST = 140, 90
 
 def expand(names: str) -> tuple[str, ...]:
     """The kinds of events that a list such as `insn,fault` or `all` means. Raises InputError."""
-    known = event_names()
+    meanings = {name: (name,) for name in event_names()} | SHORT_NAMES | {"all": tuple(event_names())}
     chosen: dict[str, None] = {}
     for name in filter(None, map(str.strip, names.split(","))):
-        if name not in (*known, *SHORT_NAMES, "all"):
-            raise _unknown(name, [*SHORT_NAMES, *known])
-        chosen |= dict.fromkeys(known if name == "all" else SHORT_NAMES.get(name, (name,)))
+        if name not in meanings:
+            near = difflib.get_close_matches(name, meanings, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(meanings))}"
+            raise InputError(f"unknown event {name!r}: {hint}")
+        chosen |= dict.fromkeys(meanings[name])
     if not chosen:
-        raise InputError(f"no events to trace: there are {', '.join(['all', *SHORT_NAMES, *known])}")
+        raise InputError(f"no events to trace: there are {', '.join(sorted(meanings))}")
     return tuple(chosen)
-
-
-def _unknown(name: str, known: list[str]) -> InputError:
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(['all', *known])}"
-    return InputError(f"unknown event {name!r}: {hint}")
 
 
 class JsonLines:
