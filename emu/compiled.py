@@ -11,6 +11,7 @@ import hashlib
 import os
 import sys
 import tempfile
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,7 @@ def _compile(file: Path) -> None:
             outdated.unlink(missing_ok=True)
 
 
+@cache
 def addresses() -> dict[str, int]:
     """Host addresses of the native entries of `callbacks.py`, by name; compiles them if no cache has them."""
     llvm.initialize_native_target()

@@ -4,14 +4,15 @@
 Python function registered under that name runs, and RET goes back. Each function has a page of its own, which the
 processor really fetches.
 
-A function is added with a decorator; `cycles` is an assumption about the instructions of Linux that it stands for, beyond
-the memory that it touches.
+A function is added with a decorator; `cycles` is an assumption about the instructions of Linux that it stands for,
+beyond the memory that it touches.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Final
 
@@ -60,6 +61,19 @@ def kernel_function(cycles: int, name: str | None = None) -> Callable[[Body], Bo
     return register
 
 
+@cache
+def _entry_code(smap: bool, addresses: tuple[tuple[str, int], ...]) -> Image:
+    """`entry.s` for a processor with or without SMAP, assembled once for all kernels."""
+    source = resources.files(__package__).joinpath("entry.s").read_text("utf-8")
+    return assemble_source(
+        f".equ X86_FEATURE_SMAP, {int(smap)} {source}",
+        name="kernel/entry.s",
+        addresses={".text": KERNEL_TEXT},
+        symbols=dict(addresses),
+        entry=None,
+    )
+
+
 class KernelText:
     """Where everything in kernel text is. `image` is the assembled entry code, `symbols` also has the functions."""
 
@@ -69,14 +83,7 @@ class KernelText:
             for number, function in enumerate(_FUNCTIONS.values())
         }
         addresses = {function.name: va for va, function in self.functions.items()}
-        source = resources.files(__package__).joinpath("entry.s").read_text("utf-8")
-        self.image: Image = assemble_source(
-            f".equ X86_FEATURE_SMAP, {int(smap)} {source}",
-            name="kernel/entry.s",
-            addresses={".text": KERNEL_TEXT},
-            symbols=addresses,
-            entry=None,
-        )
+        self.image = _entry_code(smap, tuple(addresses.items()))
         self.symbols: dict[str, int] = {**self.image.symbols, **addresses}
 
     def at(self, va: int) -> KernelFunction:
