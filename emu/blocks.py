@@ -109,7 +109,7 @@ class BlockTable:
 
     def address_of(self, number: int) -> int:
         """Address of instruction `number` of the block that was entered last."""
-        return self._state.block_va + sum(one.size for one in self.instructions()[:number])
+        return int(self._state.block_va) + sum(one.size for one in self.instructions()[:number])
 
     def place(self, rip: int) -> Place | None:
         """What is at `rip` in the block that was entered last, and what the block counts from there on."""

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from .native import call, entry, native, numba, words
+from numba import types
+
+from .native import call, entry, native, words
 from .pte import Access, Pte
-from .soft_tlb import drop_page, flush_soft_tlb
 from .records import block_at, entry_at, notify, state_at
+from .soft_tlb import drop_page, flush_soft_tlb
 from .state import FETCHED, WRITTEN, Engine, Event, Fault, Stop, TlbKind
 from .tlb import find, invalidate, use
 from .transfer import (
@@ -51,7 +53,6 @@ __all__ = [
     "translate_entry",
 ]
 
-types = numba.types
 word, int32, boolean, void = types.int64, types.int32, types.boolean, types.void
 
 UC_MEM_READ: Final = 16

@@ -1,8 +1,8 @@
 """The processor core: Unicorn executes instructions, and leaves with a trap where the model must act.
 
-The guest always runs in Unicorn's ring 3, whatever its CPL in the model is. So every instruction that is privileged,
-or that needs the memory hardware's refusal, traps to here; `Cpu.run` returns what happened as a `Trap`, with RIP exactly
-where the manual puts it and with the counters corrected for what did not execute.
+The guest always runs in Unicorn's ring 3, whatever its CPL in the model is. So every instruction that is
+privileged, or that needs the memory hardware's refusal, traps to here. `Cpu.run` returns what happened as a `Trap`,
+with RIP exactly where the manual puts it and with the counters corrected for what did not execute.
 """
 
 from __future__ import annotations
@@ -241,7 +241,8 @@ class Cpu:
     @property
     def rflags(self) -> int:
         """RFLAGS. IF and AC are the model's: Unicorn's own IF is always set."""
-        return self._read_flags(self._address)
+        flags: int = self._read_flags(self._address)
+        return flags
 
     @rflags.setter
     def rflags(self, value: int) -> None:

@@ -172,6 +172,7 @@ class Subscription:
         self._hub, self.name, self._callback, self._once = hub, name, callback, once
 
     def __call__(self, happened: Event) -> None:
+        """Tell the listener."""
         if self._once:
             self.off()
         self._callback(happened)
@@ -186,7 +187,7 @@ class Hub:
 
     def __init__(self) -> None:
         self._listeners: dict[str, list[Subscription]] = {}
-        self.changed: Callable[[str, bool], None] = lambda name, wanted: None
+        self.changed: Callable[[str, bool], None] = lambda _name, _wanted: None
 
     @overload
     def on(self, name: str, callback: Callable[[Any], object], *, once: bool = False) -> Subscription: ...
@@ -236,6 +237,7 @@ class _Names(dict[type, str]):
     """Class to name, looked up lazily so that the kernel's events need no second registration."""
 
     def __missing__(self, cls: type) -> str:
+        """Find the name of a class that is asked for the first time."""
         name = next(name for name, known in _CLASSES.items() if known is cls)
         self[cls] = name
         return name

@@ -72,9 +72,9 @@ class ProcessorException(EmuError):  # noqa: N818 - the manual's word
         super().__init__(f"exception {vector}, error code {error_code}, address {address}")
 
 
-class TripleFault(MachineError):
+class TripleFault(MachineError):  # noqa: N818 - the manual's word
     """The processor could not deliver a double fault: a real one would reset now. The message tells the story."""
 
 
-class GuestHalted(MachineError):
+class GuestHalted(MachineError):  # noqa: N818 - a state, like TripleFault
     """HLT with interrupts disabled: nothing can ever wake the processor."""

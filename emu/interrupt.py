@@ -62,7 +62,7 @@ class Interrupts:
     @property
     def cs(self) -> int:
         """The code-segment selector in the model (Unicorn's own is always 0x33)."""
-        return self._state.cs
+        return int(self._state.cs)
 
     @cs.setter
     def cs(self, selector: int) -> None:
@@ -71,7 +71,7 @@ class Interrupts:
     @property
     def ss(self) -> int:
         """The stack-segment selector in the model."""
-        return self._state.ss
+        return int(self._state.ss)
 
     @ss.setter
     def ss(self, selector: int) -> None:

@@ -48,7 +48,7 @@ from .exceptions import InputError, ProcessorException
 from .interrupt import VECTOR_NAMES, Interrupts, Vector
 from .mmu import Mmu
 from .profile import Costs, Profile, load_profile
-from .pte import Access, Cr4
+from .pte import Cr4
 from .ram import Ram, parse_size
 from .state import Engine, Event, State, Stop
 
@@ -148,7 +148,7 @@ class Machine:
     @property
     def cpl(self) -> int:
         """Current privilege level, 0 or 3."""
-        return self.state.cpl
+        return int(self.state.cpl)
 
     def set_cpl(self, cpl: int) -> None:
         """Change the privilege level. Unicorn must ask again for every page: other rights hold now."""
@@ -389,7 +389,7 @@ class Machine:
         self._in_hook = True
         try:
             self._NOTIFIED[event](self, a & MASK64, b, c)
-        except BaseException as error:  # noqa: BLE001 - handed on, not swallowed
+        except BaseException as error:  # handed on, not swallowed
             self._raised = self._raised or error
             self._leave_unicorn()
         finally:

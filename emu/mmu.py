@@ -122,7 +122,7 @@ class Mmu:
 
         Raises ProcessorException (#PF with its error code, or #GP) when the access is refused.
         """
-        pa = self._translate(self._address, va, access | IMPLICIT if implicit else access)
+        pa: int = self._translate(self._address, va, access | IMPLICIT if implicit else access)
         if pa >= 0:
             return pa
         raise self.exception(va)
@@ -132,9 +132,8 @@ class Mmu:
         if self.state.fault == Fault.NOT_CANONICAL:
             return ProcessorException(12 if stack else GENERAL_PROTECTION, 0)
         if self.state.fault == Fault.BAD_PHYSICAL:
-            raise MachineError(
-                f"virtual address {va:#x} is mapped to {self.state.fault_code:#x}, outside RAM ({self.ram.size:#x} bytes)"
-            )
+            where = f"{self.state.fault_code:#x}, outside RAM ({self.ram.size:#x} bytes)"
+            raise MachineError(f"virtual address {va:#x} is mapped to {where}")
         return ProcessorException(PAGE_FAULT, self.state.fault_code, va)
 
     def pieces(self, va: int, size: int, access: Access, *, implicit: bool = False) -> Iterator[tuple[int, int]]:

@@ -17,7 +17,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numba
-from numba.core import cgutils, types
+from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 __all__ = ["ENTRIES", "call", "entry", "native", "reference", "words"]

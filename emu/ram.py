@@ -60,7 +60,7 @@ class Ram:
         self.frame_flags = np.zeros(size >> PAGE_SHIFT, dtype=np.uint64)
         self.frame_va = np.zeros(size >> PAGE_SHIFT, dtype=np.uint64)
         self._flags = memoryview(self.frame_flags)  # type: ignore[arg-type]
-        self.on_code_write: Callable[[int], None] = lambda pfn: None
+        self.on_code_write: Callable[[int], None] = lambda _pfn: None
 
     def _check(self, pa: int, size: int) -> None:
         if pa < 0 or pa + size > self.size:

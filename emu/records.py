@@ -5,9 +5,10 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
+import numba
 import numpy as np
 
-from .native import call, native, numba, reference
+from .native import call, native, reference
 from .state import Block, State, TlbEntry
 
 __all__ = ["block_at", "entry_at", "notify", "state_at"]

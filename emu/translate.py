@@ -17,8 +17,8 @@ from typing import Any, Final
 
 from .native import native
 from .pte import Access, Pte
-from .soft_tlb import drop_range, flush_soft_tlb
 from .records import entry_at, notify
+from .soft_tlb import drop_range, flush_soft_tlb
 from .state import Event, Fault, TlbKind
 from .tlb import find, find_in, insert, leaf_shift, use
 from .walk import ERROR_P, FETCH, KIND, WRITE, is_canonical, permitted, refuse, walk

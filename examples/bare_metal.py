@@ -40,7 +40,7 @@ machine.ram.write(CODE, program.segments[0].data)
 machine.ram.store64(DATA + 8, 7)
 machine.write_cr3(PML4)
 machine.cpu.rip = program.entry
-machine.monitor = lambda rip: machine.stop()
+machine.monitor = lambda _rip: machine.stop()
 machine.run()
 
 walk = page_walk(machine.ram, machine.control.cr3, VA)

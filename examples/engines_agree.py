@@ -1,7 +1,7 @@
 """Every shipped program on both engines: the same output, the same counters.
 
-The trap engine looks only at what Unicorn cannot translate by itself; the access engine looks at every access. That they
-agree to the last miss is what makes the fast one trustworthy. Run it: python examples/engines_agree.py
+The trap engine looks only at what Unicorn cannot translate by itself; the access engine looks at every access.
+That they agree to the last miss is what makes the fast one trustworthy. Run it: python examples/engines_agree.py
 """
 
 import io

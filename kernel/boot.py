@@ -1,7 +1,7 @@
 """Boot: the kernel half of the address space, the tables that the processor wants, and the switch to them.
 
-The order matters: page tables are written through physical addresses first, because nothing is mapped yet; when CR3 points
-to them the direct map exists, and from then on the kernel uses only virtual addresses.
+The order matters: page tables are written through physical addresses first, because nothing is mapped yet; when CR3
+points to them the direct map exists, and from then on the kernel uses only virtual addresses.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def _map_direct(machine: Machine, page_table: PageTable) -> None:
 
 def _map_text(machine: Machine, page_table: PageTable, frames: FrameAllocator, text: KernelText) -> None:
     """The assembled entry code, and one page with a stub for each function."""
-    pages: dict[int, bytes] = {va: STUB for va in text.functions}
+    pages = dict.fromkeys(text.functions, STUB)
     for segment in text.image.segments:
         for offset in range(0, segment.size, PAGE_SIZE):
             pages[segment.va + offset] = segment.data[offset : offset + PAGE_SIZE]

@@ -18,7 +18,7 @@ class KernelError(Exception):
     """Base class of what the kernel package raises."""
 
 
-class KernelPanic(KernelError):
+class KernelPanic(KernelError):  # noqa: N818 - what it is called everywhere
     """The kernel found itself in a state that cannot be; the message is a report for whoever mends it."""
 
 

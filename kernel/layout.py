@@ -7,8 +7,8 @@
     fffffe0000000000  cpu_entry_area: IDT, GDT, entry stack, TSS, exception stacks
     ffffffff81000000  kernel text
 
-Facts: Documentation/arch/x86/x86_64/mm.rst, arch/x86/include/asm/page_64_types.h, asm/cpu_entry_area.h. Linux chooses the
-same addresses when it does not randomise them.
+Facts: Documentation/arch/x86/x86_64/mm.rst, arch/x86/include/asm/page_64_types.h, asm/cpu_entry_area.h. Linux chooses
+the same addresses when it does not randomise them.
 """
 
 from __future__ import annotations

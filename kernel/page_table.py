@@ -1,8 +1,8 @@
 """Page tables as the kernel edits them: install, look up, clear and free entries.
 
-The tables are real entries in guest RAM; this file only knows how to find the place of one. The upper levels come into
-being when the first page below them is installed, and go when the address space goes. All user tables permit everything;
-what a page permits is decided by its own entry, as in Linux (_PAGE_TABLE in asm/pgtable_types.h).
+The tables are real entries in guest RAM; this file only knows how to find the place of one. The upper levels come
+into being when the first page below them is installed, and go when the address space goes. All user tables permit
+everything; what a page permits is decided by its own entry, as in Linux (_PAGE_TABLE in asm/pgtable_types.h).
 """
 
 from __future__ import annotations

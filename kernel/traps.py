@@ -1,4 +1,4 @@
-"""What the entry code calls: the system-call dispatcher, exceptions, the timer (arch/x86/entry/common.c, kernel/traps.c).
+"""What the entry code calls: system calls, exceptions, the timer (arch/x86/entry/common.c, kernel/traps.c).
 
 Each function here is kernel text: `entry.s` calls it by name, with the address of the saved registers in RDI.
 """
@@ -76,7 +76,7 @@ def exc_page_fault(kernel: Kernel, regs_va: int, error_code: int) -> None:
 
 
 @kernel_function(cycles=0)
-def exc_double_fault(kernel: Kernel, regs_va: int, error_code: int) -> None:
+def exc_double_fault(kernel: Kernel, regs_va: int, _error_code: int) -> None:
     """A double fault: the stack or a table that the processor needed is not mapped."""
     regs = Registers(kernel.memory, regs_va)
     raise KernelPanic(
@@ -86,7 +86,7 @@ def exc_double_fault(kernel: Kernel, regs_va: int, error_code: int) -> None:
 
 
 @kernel_function(cycles=0)
-def sysvec_apic_timer_interrupt(kernel: Kernel, regs_va: int, _error_code: int) -> None:
+def sysvec_apic_timer_interrupt(kernel: Kernel, _regs_va: int, _error_code: int) -> None:
     """The timer fired."""
     kernel.tick()
 
