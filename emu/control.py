@@ -156,7 +156,7 @@ class Control:
     @property
     def cr3(self) -> int:
         """CR3 as MOV reads it: the top table's address, and the PCID or (without CR4.PCIDE) PWT and PCD."""
-        return self.mmu.state.cr3 | self._cr3_low
+        return int(self.mmu.state.cr3) | self._cr3_low
 
     def write_cr0(self, value: int) -> None:
         """MOV to CR0. Paging and protection cannot be turned off here: a 64-bit kernel never does.
