@@ -555,6 +555,43 @@ def translate_entry(state: Any, va: Any, access: Any) -> Any:
     return physical(leaf, va)
 
 
+@native
+def _word_address(s: Any, va: Any, access: Any) -> Any:
+    """Host address of an aligned word for an access of the machine itself; 0 with the fault in the state."""
+    leaf = translate(s, va, access)
+    if not leaf:
+        s.fault_page = va
+        s.fault_access = access & 3
+        return 0
+    pa = physical(leaf, va)
+    if pa >= s.ram_size:
+        s.fault = BAD_PHYSICAL
+        s.fault_code = pa
+        return 0
+    if access & 3 == WRITE and words(s.frame_flags)[pa >> 12] & FETCHED:
+        s.code_written = 1
+    return s.ram + pa
+
+
+@entry(word(word, word, word))
+def load_entry(state: Any, va: Any, access: Any) -> Any:
+    """Load an aligned word; 0 with `fault` set in the state if it is refused."""
+    s = state_at(state, 0)
+    s.reads += 1
+    address = _word_address(s, va, access)
+    return words(address)[0] if address else 0
+
+
+@entry(void(word, word, word, word))
+def store_entry(state: Any, va: Any, value: Any, access: Any) -> None:
+    """Store an aligned word; `fault` is set in the state if it is refused."""
+    s = state_at(state, 0)
+    s.writes += 1
+    address = _word_address(s, va, access)
+    if address:
+        words(address)[0] = value
+
+
 @entry(void(word, word, word, word))
 def invalidate_entry(state: Any, va: Any, pcid: Any, globals_too: Any) -> None:
     """Invalidate TLB entries (SDM 4.10.4.1) and, since Unicorn's must stay a subset, all of its own."""

@@ -392,8 +392,7 @@ class Cpu:
         if s.fault == Fault.PAGE and instruction is not None and instruction.modifies:
             s.fault_code |= 2  # Unicorn loads first; the processor asks for a write at once (unlocked RMW included)
         stack = instruction is not None and _uses_stack(instruction, s.fault_access)
-        refused = self.mmu.exception(address, stack=stack)
-        return Trap(TrapKind.PAGE_FAULT, refused.vector, refused.error_code, refused.address)
+        return Trap(TrapKind.PAGE_FAULT, *self.mmu.refusal(address, stack=stack))
 
     def _fetch_fault(self, rip: int) -> Trap | None:
         """A fetch was refused. Unicorn fetches a whole block first: execute what comes before the missing page."""
@@ -408,8 +407,7 @@ class Cpu:
             s.fault, s.fault_code, address = code, fault_code, page
         s.rep_va = 0
         s.block_key = 0
-        refused = self.mmu.exception(address)
-        return Trap(TrapKind.PAGE_FAULT, refused.vector, refused.error_code, refused.address)
+        return Trap(TrapKind.PAGE_FAULT, *self.mmu.refusal(address))
 
     def _first_on_page(self, rip: int, page: int) -> int:
         """Address of the first instruction from `rip` on that touches `page`, the next one."""

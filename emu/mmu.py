@@ -25,6 +25,7 @@ TLB_POLICIES: Final = {"fifo": 0, "random": 1, "lru": 2, "plru": 3}
 PLRU_WAYS: Final = 64
 """The tree of one set is one word."""
 
+WRITE: Final = int(Access.WRITE)
 IMPLICIT: Final = 4
 PAGE_FAULT: Final = 14
 GENERAL_PROTECTION: Final = 13
@@ -60,6 +61,8 @@ class Mmu:
         if tlb:
             self._build(profile, TLB_POLICIES[policy])
         self._translate = ctypes.CFUNCTYPE(_WORD, _WORD, _WORD, _WORD)(code["translate_entry"])
+        self._load = ctypes.CFUNCTYPE(_WORD, _WORD, _WORD, _WORD)(code["load_entry"])
+        self._store = ctypes.CFUNCTYPE(None, _WORD, _WORD, _WORD, _WORD)(code["store_entry"])
         self._invalidate = ctypes.CFUNCTYPE(None, _WORD, _WORD, _WORD, _WORD)(code["invalidate_entry"])
 
     # --- building -------------------------------------------------------------------------------------------
@@ -129,12 +132,16 @@ class Mmu:
 
     def exception(self, va: int, *, stack: bool = False) -> ProcessorException:
         """The exception for the translation that was just refused."""
+        return ProcessorException(*self.refusal(va, stack=stack))
+
+    def refusal(self, va: int, *, stack: bool = False) -> tuple[int, int, int | None]:
+        """Vector, error code and address of the translation that was just refused. Raises MachineError."""
         if self.state.fault == Fault.NOT_CANONICAL:
-            return ProcessorException(12 if stack else GENERAL_PROTECTION, 0)
+            return (12 if stack else GENERAL_PROTECTION), 0, None
         if self.state.fault == Fault.BAD_PHYSICAL:
             where = f"{self.state.fault_code:#x}, outside RAM ({self.ram.size:#x} bytes)"
             raise MachineError(f"virtual address {va:#x} is mapped to {where}")
-        return ProcessorException(PAGE_FAULT, self.state.fault_code, va)
+        return PAGE_FAULT, self.state.fault_code, va
 
     def pieces(self, va: int, size: int, access: Access, *, implicit: bool = False) -> Iterator[tuple[int, int]]:
         """Physical ranges (address, size) of a virtual range, page by page; counts one access per 8 bytes."""
@@ -162,14 +169,20 @@ class Mmu:
             done += n
 
     def load64(self, va: int, *, implicit: bool = False) -> int:
-        """One aligned 8-byte load."""
-        self.state.reads += 1
-        return self.ram.load64(self.translate(va, Access.READ, implicit=implicit))
+        """One aligned 8-byte load. Raises ProcessorException when it is refused."""
+        value: int = self._load(self._address, va, IMPLICIT if implicit else 0)
+        if self.state.fault:
+            raise self.exception(va)
+        return value & MASK64
 
     def store64(self, va: int, value: int, *, implicit: bool = False) -> None:
-        """One aligned 8-byte store."""
-        self.state.writes += 1
-        self.ram.store64(self.translate(va, Access.WRITE, implicit=implicit), value)
+        """One aligned 8-byte store. Raises ProcessorException when it is refused."""
+        self._store(self._address, va, value, WRITE | IMPLICIT if implicit else WRITE)
+        if self.state.fault:
+            raise self.exception(va)
+        if self.state.code_written:
+            self.state.code_written = 0
+            self.ram.on_code_write(0)
 
     def peek(self, va: int) -> int | None:
         """Physical address of `va` in the current page tables, whatever its rights; no effect, nothing counted."""

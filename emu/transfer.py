@@ -206,10 +206,11 @@ def swapgs(s: Any) -> Any:
 @native
 def smap_window(s: Any, is_open: Any) -> Any:
     """STAC and CLAC at CPL 0: whether the kernel may touch user pages."""
-    s.alignment_check = is_open
     s.entry_exit_cycles += s.cost_stac_clac
-    s.fetch_page = 0
-    flush_soft_tlb(s)
+    if s.alignment_check != is_open:
+        s.alignment_check = is_open
+        s.fetch_page = 0
+        flush_soft_tlb(s)
     return True
 
 

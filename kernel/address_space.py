@@ -34,6 +34,7 @@ class AddressSpace:
         self.vmas = VmaSet()
         self.heap_start = self.heap_end = 0
         self.is_active = False
+        self._last: tuple[Vma, ...] = ()
 
     # --- promises -------------------------------------------------------------------------------------------------
 
@@ -116,8 +117,8 @@ class AddressSpace:
     def _release(self, start: int, end: int) -> None:
         """Free the pages of a range: entries first, then the TLB, and only then the frames."""
         freed = []
-        for va, entry in list(self.page_table.leaves(start, end)):
-            self.page_table.clear(va)
+        for va, entry, pte in list(self.page_table.leaves(start, end)):
+            self._memory.store64(pte, 0)
             if self.is_active:
                 self._machine.invlpg(va)
             freed.append((entry & ADDRESS_MASK) >> PAGE_SHIFT)
@@ -126,6 +127,7 @@ class AddressSpace:
 
     def destroy(self) -> None:
         """Give everything back. The address space must not be the active one any more."""
+        self._last = tuple(self.vmas)
         for vma in self.vmas:
             self._release(vma.start, vma.end)
             self.vmas.remove(vma.start, vma.end)
@@ -135,6 +137,10 @@ class AddressSpace:
         """Pages that are present now; looking has no effect."""
         plain = EarlyMemory(self._machine.ram)
         return sum(1 for vma in self.vmas for _ in self.page_table.leaves(vma.start, vma.end, plain))
+
+    def maps(self) -> tuple[Vma, ...]:
+        """The VMAs in order; of a process that has ended, as they were at its end."""
+        return tuple(self.vmas) or self._last
 
     def frames_owned(self) -> int:
         """Frames of its pages and of its page tables."""

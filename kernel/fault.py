@@ -28,6 +28,7 @@ __all__ = ["FaultHandler", "FaultResult"]
 
 PAGE_MASK: Final = ~(PAGE_SIZE - 1)
 WRITE, FETCH = int(ErrorCode.W), int(ErrorCode.I)
+WRITE_ALLOWED, EXEC_ALLOWED = int(Prot.WRITE), int(Prot.EXEC)
 PRESENT, WRITABLE, NO_EXECUTE = int(Pte.P), int(Pte.W), int(Pte.NX)
 
 
@@ -84,7 +85,8 @@ class FaultHandler:
         else:
             content = vma.backing.page(vma.offset + page - vma.start, PAGE_SIZE)
             self._memory.write(pfn * PAGE_SIZE, content)
-        writable, executable = vma.prot & Prot.WRITE != 0, vma.prot & Prot.EXEC != 0
+        prot = int(vma.prot)
+        writable, executable = prot & WRITE_ALLOWED != 0, prot & EXEC_ALLOWED != 0
         dirty = error_code & WRITE != 0
         self._memory.store64(pte, user_pte(pfn, writable=writable, executable=executable, dirty=dirty))
         self.counts["minor"] += 1
@@ -93,11 +95,12 @@ class FaultHandler:
 
 def access_permitted(vma: Vma, error_code: int) -> bool:
     """Whether the promise covers the access (access_error in arch/x86/mm/fault.c)."""
+    prot = int(vma.prot)
     if error_code & FETCH:
-        return bool(vma.prot & Prot.EXEC)
+        return prot & EXEC_ALLOWED != 0
     if error_code & WRITE:
-        return bool(vma.prot & Prot.WRITE)
-    return vma.prot != Prot.NONE  # x86 cannot make a page writable or executable but not readable
+        return prot & WRITE_ALLOWED != 0
+    return prot != 0  # x86 cannot make a page writable or executable but not readable
 
 
 def entry_permits(entry: int, error_code: int) -> bool:

@@ -113,8 +113,8 @@ class PageTable:
             if entry & P:
                 yield index, entry
 
-    def leaves(self, start: int, end: int, memory: PhysicalMemory | None = None) -> Iterator[tuple[int, int]]:
-        """(va, PTE) of every present 4 KiB user page from `start` up to `end`, skipping missing tables.
+    def leaves(self, start: int, end: int, memory: PhysicalMemory | None = None) -> Iterator[tuple[int, int, int]]:
+        """(va, PTE, physical address of the PTE) of every present 4 KiB user page from `start` up to `end`, skipping missing tables.
 
         With a `memory` of their own, people look without being seen: nothing is translated or counted.
         """
@@ -122,14 +122,14 @@ class PageTable:
 
     def _leaves(
         self, memory: PhysicalMemory, table: int, level: int, base: int, start: int, end: int
-    ) -> Iterator[tuple[int, int]]:
+    ) -> Iterator[tuple[int, int, int]]:
         shift = 3 + 9 * level
         first = max(start - base, 0) >> shift
         last = min((end - base + (1 << shift) - 1) >> shift, INDEX_MASK + 1)
         for index, entry in self._present(memory, table, range(first, last)):
             va = base + (index << shift)
             if level == 1:
-                yield va, entry
+                yield va, entry, table + 8 * index
             else:
                 yield from self._leaves(memory, entry & ADDRESS_MASK, level - 1, va, start, end)
 
