@@ -1,0 +1,1 @@
+"""What cr3 costs in time: see `python -m benchmarks --help`."""

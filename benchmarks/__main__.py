@@ -1,0 +1,230 @@
+"""How fast is cr3? Run: python -m benchmarks
+
+Every program is executed by five engines (see `engines.py`), on the same bytes and to the same checksum, or the
+bench ends with an error. Each engine first runs a round to warm up, then as many rounds as fit a time slice,
+several times; the engines take turns, so that a slow moment of the machine meets all of them. Speeds are medians,
+in millions of guest instructions a second of processor time. Compare the ratios of one run; the speeds are those
+of the machine it ran on. The geometric mean leaves out programs that miss the TLB all the time: more than ten of
+a thousand accesses.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import geometric_mean, median
+from typing import Any, Final
+
+import click
+
+from emu import Machine
+from kernel import Kernel
+
+from .engines import ENGINES, Cr3, Engine
+from .programs import NULL_SYSCALL, PAGE_FAULT, PROGRAMS, TOUCHED_PAGES, Program
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+HELLO: Final = [sys.executable, "-m", "lab", "run", "programs/hello.asm"]
+COMPILE: Final = [sys.executable, "-c", "from emu.compiled import addresses; addresses()"]
+LOCALITY: Final = 10
+"""DTLB misses in a thousand accesses up to which a program counts as one with locality."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """`repetitions` of `seconds` each for every number."""
+
+    repetitions: int
+    seconds: float
+
+
+QUICK: Final = Effort(1, 0.02)
+FULL: Final = Effort(7, 0.2)
+
+
+@dataclass(frozen=True)
+class Speed:
+    """One program: a round's `instructions` and `accesses`, DTLB misses in 1000 accesses, and each engine's MIPS."""
+
+    program: str
+    what: str
+    instructions: int
+    accesses: int
+    misses: float
+    mips: dict[str, float]
+
+    @property
+    def has_locality(self) -> bool:
+        """Whether TLBs are of use to it."""
+        return self.misses <= LOCALITY
+
+    def ratio(self, to: str) -> float:
+        """How fast the trap engine is, compared to another."""
+        return self.mips["trap"] / self.mips[to]
+
+
+# --- measuring ---------------------------------------------------------------------------------------------------
+
+
+def seconds_of(work: Callable[[], object]) -> float:
+    """Processor time of this process."""
+    begin = time.process_time()
+    work()
+    return time.process_time() - begin
+
+
+def count_round(engines: dict[str, Engine], program: Program) -> tuple[int, int, float]:
+    """One round everywhere: its instructions, accesses, and DTLB misses in 1000 accesses. Nobody may disagree."""
+    trap = engines["trap"]
+    assert isinstance(trap, Cr3)
+    accesses, misses = trap.accesses, trap.dtlb_misses
+    checksums, counts = set(), set()
+    for engine in engines.values():
+        before = engine.instructions
+        checksums.add(engine.run(1))
+        if before is not None:
+            counts.add((engine.instructions or 0) - before)
+    if len(checksums) > 1 or len(counts) > 1:
+        raise click.ClickException(
+            f"{program.name}: the engines disagree: checksums {checksums}, instructions {counts}"
+        )
+    accesses, misses = trap.accesses - accesses, trap.dtlb_misses - misses
+    return counts.pop(), accesses, 1000 * misses / accesses if accesses else 0.0
+
+
+def measure(program: Program, effort: Effort) -> Speed:
+    """All engines on one program."""
+    image = program.image()
+    engines = {name: build(image) for name, build in ENGINES.items()}
+    instructions, accesses, misses = count_round(engines, program)
+    rounds = {}
+    for name, engine in engines.items():
+        once = seconds_of(lambda engine=engine: engine.run(1))  # type: ignore[misc]
+        rounds[name] = max(round(effort.seconds / once), 1)
+    times: dict[str, list[float]] = {name: [] for name in engines}
+    for _ in range(effort.repetitions):
+        for name, engine in engines.items():
+            times[name].append(seconds_of(lambda e=engine, n=rounds[name]: e.run(n)))  # type: ignore[misc]
+    mips = {name: instructions * rounds[name] / median(times[name]) / 1e6 for name in engines}
+    return Speed(program.name, program.what, instructions, accesses, misses, mips)
+
+
+def syscalls_per_second(effort: Effort) -> float:
+    """getpid() in a loop."""
+    engine = Cr3(NULL_SYSCALL.image(), "trap")
+    rounds = max(round(effort.seconds / (seconds_of(lambda: engine.run(100)) / 100)), 1)
+    return rounds / median([seconds_of(lambda: engine.run(rounds)) for _ in range(effort.repetitions)])
+
+
+def faults_per_second(effort: Effort) -> float:
+    """Stores to fresh anonymous pages; mapping them is not part of it."""
+    kernel = Kernel(Machine(engine="trap"))
+    kernel.spawn(PAGE_FAULT)
+    times = []
+    for _ in range(1 + effort.repetitions):
+        kernel.run(until="begin")
+        times.append(seconds_of(lambda: kernel.run(until="done")))
+    return TOUCHED_PAGES / median(times[1:])
+
+
+def wall_clock(command: list[str], folder: Path) -> float:
+    """Seconds from start to end of a command."""
+    environment = os.environ | {"PYTHONPATH": str(folder)}
+    begin = time.perf_counter()
+    subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
+    return time.perf_counter() - begin
+
+
+def start_up(effort: Effort) -> float:
+    """`cr3 run programs/hello.asm`, with everything compiled before."""
+    wall_clock(HELLO, ROOT)
+    return median([wall_clock(HELLO, ROOT) for _ in range(effort.repetitions)])
+
+
+def compile_time() -> float:
+    """What the very first run has to wait for, in a copy that has never run."""
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(ROOT / "emu", Path(folder) / "emu", ignore=shutil.ignore_patterns("__pycache__"))
+        return wall_clock(COMPILE, Path(folder))
+
+
+# --- telling -----------------------------------------------------------------------------------------------------
+
+
+def table(speeds: list[Speed]) -> Iterator[str]:
+    """A line for each program."""
+    heads = "".join(f"{name:>9}" for name in ENGINES)
+    yield f"{'MIPS':18}{heads}{'trap/raw':>10}{'trap/virtual':>14}{'trap/naive':>12}{'misses/1000':>13}"
+    for speed in speeds:
+        cells = "".join(f"{mips:9.1f}" for mips in speed.mips.values())
+        ratios = f"{speed.ratio('raw'):10.2f}{speed.ratio('virtual'):14.2f}{speed.ratio('naive'):12.0f}"
+        yield f"{speed.program:18}{cells}{ratios}{speed.misses:13.2f}"
+
+
+def means(speeds: list[Speed]) -> dict[str, float]:
+    """Geometric means over the programs with locality."""
+    local = [speed for speed in speeds if speed.has_locality]
+    ratios = {
+        f"trap/{to}": geometric_mean(speed.ratio(to) for speed in local) for to in ("raw", "virtual", "naive")
+    }
+    return ratios | {"access MIPS": geometric_mean(speed.mips["access"] for speed in local)}
+
+
+@click.command(help=__doc__)
+@click.option(
+    "--quick", is_flag=True, help="One short repetition, without the compiler: whether it works, no more."
+)
+@click.option(
+    "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the numbers here too."
+)
+def main(quick: bool, json_file: Path | None) -> None:
+    effort = QUICK if quick else FULL
+    begin, used = time.perf_counter(), time.process_time()
+    speeds = [measure(program, effort) for program in PROGRAMS]
+    mean = means(speeds)
+    single = {
+        "null system calls/s": syscalls_per_second(effort),
+        "minor page faults/s": faults_per_second(effort),
+    }
+    share = (time.process_time() - used) / (time.perf_counter() - begin)
+    single["start-up of hello.asm (s)"] = start_up(effort)
+    if not quick:
+        single["native code, compiled once (s)"] = compile_time()
+    for line in table(speeds):
+        click.echo(line)
+    click.echo("\nGeometric means over programs with locality:")
+    for name, value in mean.items():
+        click.echo(f"  {name:32}{value:12.2f}")
+    click.echo()
+    for name, value in single.items():
+        click.echo(f"  {name:32}{value:12,.2f}" if value < 100 else f"  {name:32}{value:12,.0f}")
+    click.echo(
+        f"\nThe bench had {share:.0%} of one processor; below 95 % the machine was busy with other work."
+    )
+    if json_file is not None:
+        write_json(
+            json_file,
+            {"programs": [asdict(s) for s in speeds], "means": mean, "single": single, "share": share},
+        )
+
+
+def write_json(path: Path, numbers: dict[str, Any]) -> None:
+    """Write a whole file or none."""
+    try:
+        with tempfile.NamedTemporaryFile("w", dir=path.absolute().parent, delete=False) as file:
+            json.dump(numbers, file, indent=2)
+        Path(file.name).replace(path)
+    except OSError as error:
+        raise click.ClickException(f"{path}: {error.strerror}") from None
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m benchmarks")

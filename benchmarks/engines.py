@@ -1,0 +1,157 @@
+"""What is compared: five ways to execute the same bytes.
+
+`Flat` is Unicorn with nothing added: no hooks, no paging, memory mapped where the program wants it. `Virtual`
+differs in one thing: it uses Unicorn's virtual TLB, whose misses a hook answers with the same address. Hits cost
+no more, and stores are several times faster than with Unicorn's own TLB, which looks out for modified code at
+each of them. So this is the stricter measure. `Naive` is what one writes first: a Python function for every
+instruction and one for every access, which here only count. `Cr3` is the whole machine with its kernel, in either
+engine.
+
+Each has executed one round when it is built, so everything is translated, decoded and paged in; `run` executes
+more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from operator import attrgetter
+from typing import Any, Final, Protocol
+
+from unicorn import unicorn_const as uc_const
+from unicorn import x86_const as x86
+from unicorn.unicorn import Uc
+
+from emu import PAGE_SIZE, Machine
+from emu.image import Image
+from kernel import Kernel
+
+__all__ = ["ENGINES", "Cr3", "Engine", "Flat", "Naive", "Virtual"]
+
+READ_WRITE: Final = uc_const.UC_PROT_READ | uc_const.UC_PROT_WRITE
+READ_EXECUTE: Final = uc_const.UC_PROT_READ | uc_const.UC_PROT_EXEC
+STACK_TOP: Final = 0x2000_0000
+STACK_SIZE: Final = 1 << 20
+RAX, R12 = 0, 12
+USER: Final = 3
+
+
+class Engine(Protocol):
+    """Executes rounds of one program, and counts `instructions` if it can."""
+
+    def run(self, rounds: int) -> int:
+        """Execute some rounds; returns the checksum in RAX."""
+        ...
+
+    @property
+    def instructions(self) -> int | None:
+        """Instructions executed so far; None if nothing counts them."""
+        ...
+
+
+class Flat:
+    """Unicorn alone."""
+
+    def __init__(self, image: Image) -> None:
+        self._uc = Uc(uc_const.UC_ARCH_X86, uc_const.UC_MODE_64)
+        for segment in filter(attrgetter("size"), image.segments):
+            size = -(-segment.size // PAGE_SIZE) * PAGE_SIZE
+            self._uc.mem_map(segment.va, size, READ_EXECUTE if segment.executable else READ_WRITE)
+            self._uc.mem_write(segment.va, segment.data)
+        self._uc.mem_map(STACK_TOP - STACK_SIZE, STACK_SIZE, READ_WRITE)
+        self._uc.reg_write(x86.UC_X86_REG_RSP, STACK_TOP)
+        self._begin, self._done = image.address_of("begin"), image.address_of("done")
+        self._watch()
+        self.run(1)
+
+    def _watch(self) -> None:
+        """Nothing is watched."""
+
+    @property
+    def instructions(self) -> int | None:
+        """Unicorn does not count."""
+        return None
+
+    def run(self, rounds: int) -> int:
+        """Execute some rounds; returns the checksum in RAX."""
+        self._uc.reg_write(x86.UC_X86_REG_R12, rounds)
+        self._uc.emu_start(self._begin, self._done)
+        checksum: int = self._uc.reg_read(x86.UC_X86_REG_RAX)
+        return checksum
+
+
+class Virtual(Flat):
+    """Unicorn with its virtual TLB, virtual addresses being physical."""
+
+    def _watch(self) -> None:
+        self._uc.ctl_set_tlb_mode(uc_const.UC_TLB_VIRTUAL)
+        self._uc.hook_add(uc_const.UC_HOOK_TLB_FILL, self._on_miss)
+
+    def _on_miss(self, _uc: Uc, page: int, kind: int, result: Any, _data: Any) -> bool:
+        result.paddr = page
+        result.perms = uc_const.UC_PROT_EXEC if kind == uc_const.UC_MEM_FETCH else READ_WRITE
+        return True
+
+
+class Naive(Flat):
+    """Unicorn with Python hooks."""
+
+    def _watch(self) -> None:
+        self._instructions = self._accesses = 0
+        self._uc.hook_add(uc_const.UC_HOOK_CODE, self._on_instruction)
+        self._uc.hook_add(uc_const.UC_HOOK_MEM_READ | uc_const.UC_HOOK_MEM_WRITE, self._on_access)
+
+    def _on_instruction(self, _uc: Uc, _va: int, _size: int, _data: Any) -> None:
+        self._instructions += 1
+
+    def _on_access(self, _uc: Uc, _kind: int, _va: int, _size: int, _value: int, _data: Any) -> None:
+        self._accesses += 1
+
+    @property
+    def instructions(self) -> int | None:
+        """Instructions executed so far."""
+        return self._instructions
+
+
+class Cr3:
+    """The machine and its kernel, with all counters."""
+
+    def __init__(self, image: Image, engine: str) -> None:
+        self.machine = Machine(engine=engine)
+        self._begin = image.address_of("begin")
+        kernel = Kernel(self.machine)
+        kernel.spawn(image)
+        kernel.run(until="done")
+
+    @property
+    def instructions(self) -> int | None:
+        """User instructions executed so far."""
+        return self.machine.retired(USER)[0]
+
+    @property
+    def accesses(self) -> int:
+        """Loads and stores of the user's so far."""
+        _, reads, writes = self.machine.retired(USER)
+        return reads + writes
+
+    @property
+    def dtlb_misses(self) -> int:
+        """First-level data TLB misses so far."""
+        return int(self.machine.state.misses[1])
+
+    def run(self, rounds: int) -> int:
+        """Execute some rounds; returns the checksum in RAX."""
+        cpu = self.machine.cpu
+        cpu.gprs[R12], cpu.rip = rounds, self._begin
+        self.machine.run()
+        return int(cpu.gprs[RAX])
+
+
+ENGINES: Final[dict[str, Callable[[Image], Engine]]] = {
+    "raw": Flat,
+    "virtual": Virtual,
+    "trap": partial(Cr3, engine="trap"),
+    "access": partial(Cr3, engine="access"),
+    "naive": Naive,
+}
+"""By the names of the table's columns."""
