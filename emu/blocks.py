@@ -4,6 +4,11 @@ Unicorn executes a block (straight-line code up to a branch) at a time and tells
 retires and how often it touches memory depends on its bytes alone, so those numbers are looked up in a table by the
 physical address and size of its code, and only added. A block that is cut short by a fault is corrected by
 what its tail would have counted. A REP instruction ends its block; its accesses are counted an iteration at a time.
+
+A block is seen here before it executes for the first time. So this is also where instructions are found that need
+to be watched: those that Unicorn would execute, but not as the model does (PUSHF would show Unicorn's own flags), and
+RCL and RCR of memory, which spoil the flags if they fault (Unicorn computes CF in between; a hook before the
+instruction makes it do so in time).
 """
 
 from __future__ import annotations
@@ -57,11 +62,19 @@ def _places(instructions: tuple[Instruction, ...]) -> dict[int, Place]:
     return places
 
 
+def _repeat(block: Block, one: Instruction, va: int, prefixes: bytes) -> None:
+    """Note the REP instruction at `va`, with which a block ends."""
+    block.rep_va, block.rep_offset = va, va - block.va
+    block.rep_reads, block.rep_writes = one.reads, one.writes
+    block.rep_mask = (1 << 32) - 1 if ADDRESS_SIZE in prefixes else (1 << 64) - 1
+
+
 class BlockTable:
     """The table that native code looks up, and behind it the instructions of each block."""
 
     def __init__(self, state: State, find: Callable[[int], int]) -> None:
         self._state, self._find = state, find
+        self.is_models: Callable[[Instruction], bool] = lambda _one: False
         self._instructions: dict[int, tuple[Instruction, ...]] = {}
         self._places: dict[int, dict[int, Place]] = {}
         self._allocate(FIRST_SIZE)
@@ -78,30 +91,31 @@ class BlockTable:
             if block.key:
                 self._table[self._find(block.key)] = block
 
-    def learn(self, code: bytes) -> bool:
-        """Enter the block that the state describes, whose bytes are `code`. True if it ends in a REP instruction."""
+    def learn(self, code: bytes) -> list[int]:
+        """Enter the block that the state describes, whose bytes are `code`. Returns the addresses to watch in it."""
         s = self._state
         if 2 * len(self._instructions) > len(self._table):
             self._grow()
         instructions = decode_block(code)
         self._instructions[s.block_key] = instructions
         self._places.pop(s.block_key, None)
-        plain = [one for one in instructions if not one.rep]
-        block = Block(
-            key=s.block_key,
-            checksum=s.stop_value,
-            instructions=len(instructions),
-            reads=sum(one.reads for one in plain),
-            writes=sum(one.writes for one in plain),
-        )
-        last = instructions[-1]
-        if last.rep:
-            block.rep_offset = len(code) - last.size
-            block.rep_va = s.block_va + block.rep_offset
-            block.rep_reads, block.rep_writes = last.reads, last.writes
-            block.rep_mask = (1 << 32) - 1 if ADDRESS_SIZE in code[-last.size : -1] else (1 << 64) - 1
+        block = Block(key=s.block_key, va=s.block_va, checksum=s.stop_value, instructions=len(instructions))
+        va, watched = s.block_va, []
+        for one in instructions:
+            is_models = not block.model_va and self.is_models(one)
+            if is_models:
+                block.model_va = va
+            if one.rep:
+                _repeat(block, one, va, code[-one.size : -1])
+            else:
+                block.reads += one.reads
+                block.writes += one.writes
+            if is_models or one.rep or one.rotates_through_carry:
+                watched.append(va)
+            va += one.size
+        block.is_watched = bool(watched)
         self._table[self._find(s.block_key)] = block
-        return last.rep
+        return watched
 
     def instructions(self) -> tuple[Instruction, ...]:
         """The instructions of the block that was entered last; empty if there is none."""

@@ -4,8 +4,10 @@
 - `block`: a basic block begins. Instructions, loads and stores are counted here, a block at a time: what a block
   does depends on its bytes alone, so it is looked up once and found again by its physical address.
 - `access`: every load and store, in the access engine only.
-- `interrupt`, `invalid`, `syscall`, `port`: the instruction needs the machine; leave Unicorn.
-- `repeat`: one iteration of a REP instruction, whose number of accesses no block can know beforehand.
+- `interrupt`, `invalid`, `syscall`: the instruction needs the machine; leave Unicorn.
+- `watch`: one instruction. An iteration of a REP, whose number of accesses no block can know beforehand, an
+  instruction that Unicorn would execute in its own way, or one that spoils the flags if it faults.
+- `breakpoint`: the same, at an address where somebody wants to stop.
 - `instruction`: every instruction, only with `--tlb none` or a listener.
 """
 
@@ -19,7 +21,7 @@ from .native import call, entry, native, words
 from .pte import Access, Pte
 from .records import block_at, entry_at, notify, state_at
 from .soft_tlb import drop_page, flush_soft_tlb
-from .state import FETCHED, WRITTEN, Engine, Event, Fault, Stop, TlbKind
+from .state import DANGEROUS, FETCHED, SCANNED, WRITABLE, WRITTEN, Engine, Event, Fault, Stop, TlbKind
 from .tlb import find, invalidate, use
 from .transfer import (
     account,
@@ -40,17 +42,15 @@ from .walk import FETCH, WRITE, permitted
 __all__ = [
     "access",
     "block",
+    "breakpoint",
     "fill",
     "instruction",
     "interrupt",
     "invalid",
     "invalidate_entry",
-    "port_in",
-    "port_out",
-    "repeat",
     "syscall",
-    "sysenter",
     "translate_entry",
+    "watch",
 ]
 
 word, int32, boolean, void = types.int64, types.int32, types.boolean, types.void
@@ -69,13 +69,18 @@ ON_ACCESS: Final = int(Event.ACCESS)
 ON_INSTRUCTION: Final = int(Event.INSTRUCTION)
 CPUID, RDTSC, RDTSCP = int(Event.CPUID), int(Event.RDTSC), int(Event.RDTSCP)
 STOP_FAULT, STOP_INTERRUPT, STOP_INVALID = int(Stop.FAULT), int(Stop.INTERRUPT), int(Stop.INVALID)
-STOP_SYSCALL, STOP_SYSENTER, STOP_PORT = int(Stop.SYSCALL), int(Stop.SYSENTER), int(Stop.PORT)
+STOP_SYSCALL, STOP_MODEL, STOP_BREAKPOINT = int(Stop.SYSCALL), int(Stop.MODEL), int(Stop.BREAKPOINT)
 STOP_VMCALL: Final = int(Stop.VMCALL)
 STOP_DEADLINE, STOP_UNKNOWN, STOP_REFETCH = int(Stop.DEADLINE), int(Stop.UNKNOWN_BLOCK), int(Stop.REFETCH)
+STOP_DANGER: Final = int(Stop.DANGER)
 BAD_PHYSICAL: Final = int(Fault.BAD_PHYSICAL)
 GENERAL_PROTECTION: Final = 13
 ENV_RCX: Final = 1
 ENV_RIP: Final = 16
+NOWHERE: Final = -1
+LOCK: Final = 0xF0
+PREFIXES: Final = 13
+"""Of one instruction, beside one that matters: with fifteen bytes an instruction is at its longest."""
 
 
 @native
@@ -132,6 +137,12 @@ def _code_byte(s: Any, va: Any) -> Any:
 
 
 @native
+def _is_prefix(byte: Any) -> Any:
+    """Whether a byte is a legacy prefix or REX (SDM Vol. 2A 2.1.1, 2.2.1)."""
+    return byte in (0x66, 0x67, LOCK, 0xF2, 0xF3, 0x2E, 0x36, 0x3E, 0x26, 0x64, 0x65) or byte & 0xF0 == 0x40
+
+
+@native
 def _rotates_through_carry(s: Any) -> Any:
     """Whether the current instruction is RCL or RCR of memory.
 
@@ -139,11 +150,10 @@ def _rotates_through_carry(s: Any) -> Any:
     CF. So such an instruction is refused at its load when its store would be.
     """
     va = words(s.env)[ENV_RIP]
-    for _ in range(14):
+    for _ in range(PREFIXES + 1):
         byte = _code_byte(s, va)
         va += 1
-        is_prefix = byte in (0x66, 0x67, 0xF0, 0xF2, 0xF3, 0x2E, 0x36, 0x3E, 0x26, 0x64, 0x65)
-        if not is_prefix and byte & 0xF0 != 0x40:
+        if not _is_prefix(byte):
             break
     if byte & 0xFC != 0xD0 and byte & 0xFE != 0xC0:
         return False
@@ -170,9 +180,75 @@ def _note_fetch(s: Any, va: Any, pa: Any) -> None:
     s.fetched_pa_0 = pa
 
 
+# --- code that must not be translated (see guard.py) -----------------------------------------------------------
+
+
+@native
+def _ram_byte(s: Any, pa: Any) -> Any:
+    return (words(s.ram)[pa >> 3] >> ((pa & 7) << 3)) & 0xFF
+
+
+@native
+def _is_lock_dangerous(s: Any, pa: Any, end: Any) -> Any:
+    """Whether the LOCK at `pa` belongs to a bit test of a register, or may, where `end` cuts its instruction."""
+    pa += 1
+    for _ in range(PREFIXES):
+        if pa < end and _is_prefix(_ram_byte(s, pa)):
+            pa += 1
+    if pa < end and _ram_byte(s, pa) != 0x0F:
+        return False
+    if pa + 1 >= end:
+        return True
+    opcode = _ram_byte(s, pa + 1)
+    if opcode != 0xBA and opcode & 0xE7 != 0xA3:
+        return False
+    return pa + 2 >= end or _ram_byte(s, pa + 2) >= (0xE0 if opcode == 0xBA else 0xC0)
+
+
+@native
+def _is_dangerous(s: Any, pa: Any) -> Any:
+    """Search the frame at `pa`."""
+    found = False
+    for at in range(pa, pa + 4096):
+        if _ram_byte(s, at) == LOCK and _is_lock_dangerous(s, at, pa + 4096):
+            found = True
+    return found
+
+
+@native
+def _may_translate(s: Any, va: Any, pa: Any) -> Any:
+    """Whether Unicorn may see the code of a page: nothing on it is dangerous, or all of that is guarded."""
+    flags = words(s.frame_flags)
+    if flags[pa >> 12] & WRITABLE:
+        flags[pa >> 12] &= ~(WRITABLE | SCANNED)
+        flush_soft_tlb(s)
+    if not flags[pa >> 12] & SCANNED:
+        found = DANGEROUS if _is_dangerous(s, pa) else 0
+        flags[pa >> 12] = (flags[pa >> 12] & ~DANGEROUS) | found | SCANNED
+    return not flags[pa >> 12] & DANGEROUS or s.guarded_0 == va | KNOWN or s.guarded_1 == va | KNOWN
+
+
+@native
+def _let_write(s: Any, pa: Any) -> None:
+    """The guest may write a frame from now on, so what was known about its code is not."""
+    flags = words(s.frame_flags)
+    if flags[pa >> 12] & SCANNED:
+        flags[pa >> 12] &= ~SCANNED
+        s.guarded_0 = 0
+        s.guarded_1 = 0
+        flush_soft_tlb(s)
+    flags[pa >> 12] |= WRITTEN | WRITABLE
+
+
+# --- the soft-TLB -------------------------------------------------------------------------------------------------
+
+
 @native
 def _grant(s: Any, va: Any, pa: Any, kind: Any, leaf: Any) -> Any:
-    """Which accesses Unicorn may make by itself from now on. A clean page stays read-only, so that D is seen."""
+    """Which accesses Unicorn may make by itself from now on.
+
+    A clean page stays read-only, so that D is seen, and so does code that is only read, so that changes are.
+    """
     flags = words(s.frame_flags)
     if kind == FETCH:
         flags[pa >> 12] |= FETCHED
@@ -180,18 +256,30 @@ def _grant(s: Any, va: Any, pa: Any, kind: Any, leaf: Any) -> Any:
         return PERM_X
     if s.engine == ACCESS_ENGINE:
         _note_frame(s, va, pa)
+    if kind == READ and flags[pa >> 12] & SCANNED:
+        return PERM_R
     if leaf & D and permitted(s, leaf, WRITE):
-        flags[pa >> 12] |= WRITTEN
+        _let_write(s, pa)
         return PERM_RW
     return PERM_R
 
 
 @native
-def _refused(s: Any, va: Any, kind: Any) -> Any:
-    s.stop = STOP_FAULT
+def _refused(s: Any, va: Any, kind: Any, reason: Any) -> Any:
+    s.stop = reason
     s.fault_page = va
     s.fault_access = kind
     return False
+
+
+@native
+def _answer_anything(result: Any) -> Any:
+    """Unicorn looks up an exit address, where nobody executes. A refusal would spoil the address of a fault, and `Cpu`
+    flushes the soft-TLB when there were exits.
+    """
+    words(result)[0] = 0
+    words(result)[1] = PERM_X
+    return True
 
 
 @native
@@ -211,7 +299,7 @@ def _probe(s: Any, va: Any) -> Any:
 def _answer_probe(s: Any, va: Any, result: Any) -> Any:
     """Unicorn has stopped, and looks for translated code to drop: that is no fetch of the guest's."""
     pa = _probe(s, va)
-    if pa < 0 or pa >= s.ram_size:
+    if pa < 0 or pa >= s.ram_size or not _may_translate(s, va, pa):
         return False
     words(result)[0] = pa
     words(result)[1] = PERM_X
@@ -229,19 +317,27 @@ def fill(uc: Any, va: Any, uc_kind: Any, result: Any, user_data: Any) -> Any:
     """UC_HOOK_TLB_FILL: translate one page for Unicorn, or refuse."""
     s = state_at(user_data, 0)
     kind = word(uc_kind) - UC_MEM_READ
-    if kind == FETCH and s.stop != 0:
-        return _answer_probe(s, va, result)
+    if kind == FETCH:
+        if words(s.nesting)[0] & 0xFFFFFFFF > 1:
+            return _answer_anything(result)
+        if s.stop != 0:
+            return _answer_probe(s, va, result)
+        if words(s.env)[ENV_RIP] == va + 4096:  # an exit begins a page, and Unicorn looks one byte before it
+            return _answer_anything(result)
     leaf = _ask(s, va, kind)
     if leaf and kind == READ and not permitted(s, leaf, WRITE) and _rotates_through_carry(s):
         kind = WRITE
         leaf = _ask(s, va, kind)
     if not leaf:
-        return _refused(s, va, kind)
+        return _refused(s, va, kind, STOP_FAULT)
     pa = physical(leaf, va)
     if pa >= s.ram_size:
         s.fault = BAD_PHYSICAL
         s.fault_code = pa
-        return _refused(s, va, kind)
+        return _refused(s, va, kind, STOP_FAULT)
+    if kind == FETCH and not _may_translate(s, va, pa):
+        s.stop_value = pa
+        return _refused(s, va, kind, STOP_DANGER)
     words(result)[0] = pa
     words(result)[1] = _grant(s, va, pa, kind, leaf)
     return True
@@ -311,7 +407,7 @@ def block(uc: Any, va: Any, size32: Any, user_data: Any) -> None:
     key = s.fetch_pa | (va & 0xFFF) | (size << 48)
     index = _find_block(s, key)
     known = block_at(s.blocks, index)
-    is_known = known.key == key and (known.rep_va == 0 or known.rep_va == va + known.rep_offset)
+    is_known = known.key == key and (not known.is_watched or known.va == va)
     if not is_known or (_is_volatile(s, va, size) and known.checksum != _checksum(s, va, size)):
         s.block_va = va
         s.block_size = size
@@ -321,7 +417,8 @@ def block(uc: Any, va: Any, size32: Any, user_data: Any) -> None:
         _stop(s, STOP_UNKNOWN, va)
         return
     instructions = known.instructions
-    if s.rep_va != 0 and s.rep_va == va and known.rep_offset == 0:
+    repeats = s.rep_va != 0 and s.rep_va == va and known.rep_offset == 0
+    if repeats:
         instructions = 0
     if s.instructions + instructions > s.deadline:
         s.block_va = va
@@ -333,6 +430,7 @@ def block(uc: Any, va: Any, size32: Any, user_data: Any) -> None:
     s.instructions += instructions
     s.reads += known.reads
     s.writes += known.writes
+    s.repeats = repeats
     s.rep_va = known.rep_va
     s.block_va = va
     s.block_key = key
@@ -340,16 +438,37 @@ def block(uc: Any, va: Any, size32: Any, user_data: Any) -> None:
     s.block_index = index
     s.fetched_0 = 0
     s.fetched_1 = 0
+    if s.passed_va != va:
+        s.passed_va = NOWHERE
+
+
+@native
+def _watch(s: Any, va: Any) -> None:
+    """Stop before an instruction that is the model's, or count one iteration of a REP."""
+    current = block_at(s.blocks, s.block_index)
+    if current.model_va == va:
+        _stop(s, STOP_MODEL, 0)
+    elif current.rep_va == va and words(s.env)[ENV_RCX] & current.rep_mask:
+        s.reads += current.rep_reads
+        s.writes += current.rep_writes
 
 
 @entry(void(word, word, int32, word))
-def repeat(uc: Any, va: Any, size: Any, user_data: Any) -> None:
-    """UC_HOOK_CODE at one REP instruction: count the accesses of one iteration."""
+def watch(uc: Any, va: Any, size: Any, user_data: Any) -> None:
+    """UC_HOOK_CODE at one address."""
+    _watch(state_at(user_data, 0), va)
+
+
+@entry(void(word, word, int32, word))
+def breakpoint(uc: Any, va: Any, size: Any, user_data: Any) -> None:
+    """UC_HOOK_CODE at a breakpoint: stop, unless execution goes on from here. A REP passes with all iterations."""
     s = state_at(user_data, 0)
-    current = block_at(s.blocks, s.block_index)
-    if current.rep_va == va and words(s.env)[ENV_RCX] & current.rep_mask:
-        s.reads += current.rep_reads
-        s.writes += current.rep_writes
+    if s.passed_va != va:
+        _stop(s, STOP_BREAKPOINT, 0)
+        return
+    if block_at(s.blocks, s.block_index).rep_va != va:
+        s.passed_va = NOWHERE
+    _watch(s, va)
 
 
 # --- every access, every instruction -------------------------------------------------------------------------
@@ -400,13 +519,13 @@ def access(uc: Any, uc_kind: Any, pa: Any, size32: Any, value: Any, user_data: A
 
 @entry(void(word, word, int32, word))
 def instruction(uc: Any, va: Any, size32: Any, user_data: Any) -> None:
-    """UC_HOOK_CODE everywhere: walk for the fetch (`--tlb none`), tell listeners."""
+    """UC_HOOK_CODE everywhere: walk for the fetch (`--tlb none`), tell listeners. A REP is fetched once."""
     s = state_at(user_data, 0)
+    if s.repeats:
+        return
     if s.no_tlb:
         leaf = translate(s, va, FETCH)
-        if not leaf or physical(leaf, va & PAGE) != (
-            s.fetch_pa if va & PAGE == s.fetch_page & PAGE else s.second_pa
-        ):
+        if not leaf or physical(leaf, va & PAGE) != (s.fetch_pa if va & PAGE == s.fetch_page & PAGE else s.second_pa):
             s.fetch_page = 0
             flush_soft_tlb(s)
             _stop(s, STOP_REFETCH, 0)
@@ -498,25 +617,6 @@ def syscall(uc: Any, user_data: Any) -> None:
         enter_system_call(s, s.block_va + s.block_size - words(s.env)[ENV_RIP])
     else:
         _stop(s, STOP_SYSCALL, 0)
-
-
-@entry(void(word, word))
-def sysenter(uc: Any, user_data: Any) -> None:
-    """UC_HOOK_INSN for SYSENTER."""
-    _stop(state_at(user_data, 0), STOP_SYSENTER, 0)
-
-
-@entry(int32(word, int32, int32, word))
-def port_in(uc: Any, port: Any, size: Any, user_data: Any) -> Any:
-    """UC_HOOK_INSN for IN: there are no ports; user code gets #GP, the kernel reads all ones."""
-    _stop(state_at(user_data, 0), STOP_PORT, word(port))
-    return int32(-1)
-
-
-@entry(void(word, int32, int32, int32, word))
-def port_out(uc: Any, port: Any, size: Any, value: Any, user_data: Any) -> None:
-    """UC_HOOK_INSN for OUT."""
-    _stop(state_at(user_data, 0), STOP_PORT, word(port))
 
 
 @entry(int32(word, word))

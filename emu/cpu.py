@@ -20,6 +20,7 @@ from unicorn.unicorn_py3.unicorn import uclib
 
 from .blocks import BlockTable
 from .exceptions import MachineError
+from .guard import Guard
 from .instruction import MAX_SIZE, Instruction, decode
 from .mmu import Mmu
 from .pte import PAGE_SIZE, Access
@@ -30,10 +31,12 @@ from .state import FLUSH_COMMAND, Engine, Fault, State, Stop
 __all__ = ["Cpu", "Trap", "TrapKind"]
 
 RIP: Final = 16
+SINGLE_STEP_VECTOR, BREAKPOINT_VECTOR, GENERAL_PROTECTION = 1, 3, 13
 MASK64: Final = (1 << 64) - 1
 NEVER: Final = (1 << 63) - 1
 PAGE: Final = ~(PAGE_SIZE - 1)
-NO_EXCEPTION: Final = -1
+NOWHERE: Final = MASK64
+"""In place of an instruction's address: none (an instruction cannot begin on the last byte and end)."""
 USER_SELECTORS: Final = 0x23 << 48
 """STAR for the one real SYSRET at power-on: CS 0x33 and SS 0x2b, as Linux has them."""
 
@@ -48,7 +51,8 @@ class TrapKind(Enum):
     SYSCALL = auto()  # RIP is after it
     VMCALL = auto()  # at CPL 0; RIP is at it
     DEADLINE = auto()  # the instruction deadline
-    BREAKPOINT = auto()  # one of `stops`, before it executes
+    BREAKPOINT = auto()  # before one of the addresses given to stop_before()
+    ARRIVED = auto()  # inside Cpu only: at the address that it ran to
     REQUESTED = auto()  # an event hook asked to stop
 
 
@@ -61,6 +65,7 @@ class Trap:
     error_code: int | None = None
     address: int | None = None
     instruction: Instruction | None = None
+    size: int = 0  # of INT n
 
 
 VMCALL: Final = Trap(TrapKind.VMCALL)
@@ -87,9 +92,13 @@ class Cpu:
         self._write_flags = ctypes.CFUNCTYPE(None, word, word)(code["write_flags_entry"])
         self._address = address = ctypes.addressof(state)
         self.blocks = BlockTable(state, lambda key: find(address, key))
-        self._repeats: set[int] = set()
+        self.guard = Guard(state, ram)
         self._hooks: dict[str, int] = {}
-        self.stops: tuple[int, ...] = ()
+        self._watched: dict[int, int] = {}
+        self._breakpoints: dict[int, int] = {}
+        self._stopped_before = NOWHERE
+        self._target = NOWHERE
+        self._has_exits = False
         self._install(engine)
         state.deadline = NEVER
         ram.on_code_write = self._code_written
@@ -116,8 +125,10 @@ class Cpu:
 
     def _check_soft_tlb(self) -> None:
         """Load from two pages that share a place in the soft-TLB, and look where their entries are."""
+        snapshots = [self.core.snapshot()]
 
         def identity(_uc: Any, va: int, access: int, result: Any, _data: Any) -> bool:
+            snapshots.append(self.core.snapshot())
             result.paddr = va % (8 * PAGE_SIZE)
             result.perms = uc_const.UC_PROT_EXEC if access == uc_const.UC_MEM_FETCH else uc_const.UC_PROT_READ
             return True
@@ -128,11 +139,14 @@ class Cpu:
         ]
         self.ram.write(0, b"\x8a\x03\x0f\x0b")  # mov al, [rbx]; ud2
         first, second = 0x4000_2000, 0x4000_2000 + (256 << 12)
+        self.uc.ctl_set_exits([first])  # not reached, but looked up in the end
         for va in (first, second):
             self.gprs[3] = va
             self.uc.emu_start(0, MASK64)
             self.core.check_soft_tlb(va, self.ram.words.ctypes.data + va % (8 * PAGE_SIZE))
         self.core.check_victims(first)
+        self.core.find_nesting(snapshots)
+        self.uc.ctl_set_exits([])
         for hook in hooks:
             self.uc.hook_del(hook)
         self.uc.ctl_flush_tb()
@@ -149,6 +163,7 @@ class Cpu:
         s.uc_reg_write = ctypes.cast(uclib.uc_reg_write, ctypes.c_void_p).value
         s.scratch, s.popped = ctypes.addressof(self._scratch), ctypes.addressof(self._popped)
         s.env = core.env
+        s.nesting = core.nesting_address
         s.gs_base, s.is_software = core.gs_base_address, core.is_software_address
         s.soft_tlb, s.soft_used = core.soft_tlb_address, core.soft_used_address
         s.soft_victims, s.old_exception = core.soft_victims_address, core.old_exception_address
@@ -158,7 +173,7 @@ class Cpu:
 
     # --- hooks ------------------------------------------------------------------------------------------------
 
-    def _hook(self, name: str, kind: int, begin: int = 1, end: int = 0, *extra: int) -> None:
+    def _hook(self, name: str, kind: int, begin: int = 1, end: int = 0, *extra: int) -> int:
         handle = ctypes.c_size_t()
         status = uclib.uc_hook_add(
             self._handle,
@@ -172,23 +187,24 @@ class Cpu:
         )
         if status:
             raise MachineError(f"Unicorn refuses the hook {name} (error {status})")
-        self._hooks[name] = handle.value
+        return handle.value
+
+    def _unhook(self, handle: int) -> None:
+        uclib.uc_hook_del(self._handle, ctypes.c_size_t(handle))
 
     def _install(self, engine: Engine) -> None:
-        self._hook("fill", uc_const.UC_HOOK_TLB_FILL)
-        self._hook("block", uc_const.UC_HOOK_BLOCK)
-        self._hook("interrupt", uc_const.UC_HOOK_INTR)
-        self._hook("invalid", uc_const.UC_HOOK_INSN_INVALID)
-        for name, number in (
-            ("syscall", x86.UC_X86_INS_SYSCALL),
-            ("sysenter", x86.UC_X86_INS_SYSENTER),
-            ("port_in", x86.UC_X86_INS_IN),
-            ("port_out", x86.UC_X86_INS_OUT),
-            ("cpuid", x86.UC_X86_INS_CPUID),
-            ("rdtsc", x86.UC_X86_INS_RDTSC),
-            ("rdtscp", x86.UC_X86_INS_RDTSCP),
+        for name, kind, number in (
+            ("fill", uc_const.UC_HOOK_TLB_FILL, 0),
+            ("block", uc_const.UC_HOOK_BLOCK, 0),
+            ("interrupt", uc_const.UC_HOOK_INTR, 0),
+            ("invalid", uc_const.UC_HOOK_INSN_INVALID, 0),
+            ("syscall", uc_const.UC_HOOK_INSN, x86.UC_X86_INS_SYSCALL),
+            ("cpuid", uc_const.UC_HOOK_INSN, x86.UC_X86_INS_CPUID),
+            ("rdtsc", uc_const.UC_HOOK_INSN, x86.UC_X86_INS_RDTSC),
+            ("rdtscp", uc_const.UC_HOOK_INSN, x86.UC_X86_INS_RDTSCP),
         ):
-            self._hook(name, uc_const.UC_HOOK_INSN, 1, 0, number)
+            extra = (number,) if kind == uc_const.UC_HOOK_INSN else ()
+            self._hooks[name] = self._hook(name, kind, 1, 0, *extra)
         if engine == Engine.ACCESS:
             self.see_every_access()
         if self.state.no_tlb:
@@ -198,28 +214,65 @@ class Cpu:
         """Switch to the access engine (there is no way back: what it needs to know it learns from now on)."""
         if "access" not in self._hooks:
             self.state.engine = Engine.ACCESS
-            self._hook("access", uc_const.UC_HOOK_MEM_READ | uc_const.UC_HOOK_MEM_WRITE)
+            kinds = uc_const.UC_HOOK_MEM_READ | uc_const.UC_HOOK_MEM_WRITE
+            self._hooks["access"] = self._hook("access", kinds)
             self._retranslate()
 
     def see_every_instruction(self, wanted: bool) -> None:
         """Call the native instruction hook before every instruction, or no longer."""
-        if wanted and "instruction" not in self._hooks:
-            self._hook("instruction", uc_const.UC_HOOK_CODE)
-            self._retranslate()
-        elif not wanted and not self.state.no_tlb and "instruction" in self._hooks:
-            uclib.uc_hook_del(self._handle, ctypes.c_size_t(self._hooks.pop("instruction")))
-            self._retranslate()
+        self._hook_code(tuple(self._breakpoints), wanted or bool(self.state.no_tlb))
+
+    def stop_before(self, addresses: tuple[int, ...]) -> None:
+        """Return from `run` with BREAKPOINT before one of these addresses executes, and go on from there after it."""
+        self._hook_code(addresses, "instruction" in self._hooks)
+
+    def _hook_code(self, breakpoints: tuple[int, ...], every_instruction: bool) -> None:
+        """Install what is called before instructions anew: the order is that in which Unicorn calls.
+
+        An instruction at which we stop is not told; one that the model executes is.
+        """
+        for handle in (*self._breakpoints.values(), *self._watched.values()):
+            self._unhook(handle)
+        if "instruction" in self._hooks:
+            self._unhook(self._hooks.pop("instruction"))
+        code = uc_const.UC_HOOK_CODE
+        self._breakpoints = {va: self._hook("breakpoint", code, va, va) for va in breakpoints}
+        if every_instruction:
+            self._hooks["instruction"] = self._hook("instruction", code)
+        self._watched = {va: self._hook("watch", code, va, va) for va in self._watched}
+        self._retranslate()
+
+    def _watch(self, addresses: list[int]) -> None:
+        """Call `watch` before some instructions of the current block."""
+        new = [va for va in addresses if va not in self._watched]
+        for va in new:
+            self._watched[va] = self._hook("watch", uc_const.UC_HOOK_CODE, va, va)
+        if new:
+            self._remove_translation(self.state.block_va, self.state.block_size)
 
     def _retranslate(self) -> None:
         """Drop Unicorn's translated code, which knows only the hooks of its time."""
         self.uc.ctl_flush_tb()
         self.flush_soft_tlb()
 
-    def _code_written(self, _pfn: int) -> None:
+    def _remove_translation(self, va: int, size: int) -> None:
+        """Drop the translated code of a range that is mapped now."""
+        self.state.stop = self.state.stop or Stop.REFETCH  # whatever the reason: it stands
+        self.uc.ctl_remove_cache(va, va + size)
+
+    def _code_written(self, pfn: int) -> None:
         """The host wrote to a frame with translated code: Unicorn must translate it anew."""
-        self.uc.ctl_flush_tb()
+        self.ram.frame_flags[pfn] = 0
+        self.guard.clear()
+        self._set_exits()
         self.blocks.clear()
-        self.flush_soft_tlb()
+        self._retranslate()
+
+    def _set_exits(self) -> None:
+        """Addresses at which Unicorn's translator stops without looking: what is guarded, and where to go."""
+        exits = self.guard.addresses | {self._target} - {NOWHERE}
+        self._has_exits = bool(exits)
+        self.uc.ctl_set_exits(list(exits))
 
     def flush_soft_tlb(self) -> None:
         """Make Unicorn ask again for every page."""
@@ -303,37 +356,64 @@ class Cpu:
 
     def run(self) -> Trap:
         """Execute until something happens that the machine must handle."""
+        going_on = self._stopped_before == self.rip
+        self.state.passed_va, self._stopped_before = self.rip if going_on else NOWHERE, NOWHERE
+        return self._run()
+
+    def _run(self) -> Trap:
         s = self.state
         while True:
             s.stop = 0
             error = uclib.uc_emu_start(self._handle, self.gprs[RIP], MASK64, 0, 0)
+            if self._has_exits:
+                self.flush_soft_tlb()  # Unicorn looked them up, see `fill`
             trap = self._STOPS[s.stop](self, error)
             if trap is not None:
                 return trap
 
-    def _on_none(self, error: int) -> Trap:
-        if error:
-            raise MachineError(f"Unicorn stopped at {self.rip:#x}: {uc_api.UcError(error)}")
-        return Trap(TrapKind.BREAKPOINT)
+    def _on_none(self, error: int) -> Trap | None:
+        if self.rip == self._target:
+            return Trap(TrapKind.ARRIVED)
+        if self.rip in self.guard.addresses:
+            return self._at_guard(self.rip)
+        raise MachineError(f"Unicorn stopped at {self.rip:#x}: {uc_api.UcError(error)}")
+
+    def _on_danger(self, _error: int) -> None:
+        """The code of a page must not be translated as it is (guard.py)."""
+        if self.guard.is_full:
+            self.guard.clear()
+            self.flush_soft_tlb()
+        self.guard.cover(self.state.fault_page, self.state.stop_value)
+        self._set_exits()
+
+    def _at_guard(self, rip: int) -> Trap | None:
+        """Execution reached a guarded address. Nothing of this instruction was counted yet."""
+        if not self.guard.is_dangerous(self.code_at(rip, MAX_SIZE)):
+            return self._step_over(rip)
+        self.state.instructions += 1
+        self.state.rep_va = self.state.block_key = 0
+        return Trap(TrapKind.PRIVILEGED)
+
+    def _step_over(self, rip: int) -> Trap | None:
+        """Execute the one instruction at a guarded address."""
+        s, deadline = self.state, self.state.deadline
+        self.guard.addresses.discard(rip)
+        self._set_exits()
+        self._remove_translation(rip, 1)
+        s.deadline = min(deadline, s.instructions + 1)
+        trap = self._run()
+        s.deadline = deadline
+        self.guard.addresses.add(rip)
+        self._set_exits()
+        self._remove_translation(rip, 1)
+        return None if trap.kind is TrapKind.DEADLINE else trap
 
     def _on_unknown_block(self, _error: int) -> None:
         s = self.state
         code = self.ram.read(s.fetch_pa + s.block_va % PAGE_SIZE, min(s.block_size, PAGE_SIZE - s.block_va % PAGE_SIZE))
         if len(code) < s.block_size:
             code += self.ram.read(s.second_pa, s.block_size - len(code))
-        if self.blocks.learn(code):
-            self._count_repeats(s.block_va + s.block_size - self.blocks.instructions()[-1].size)
-
-    def _count_repeats(self, va: int) -> None:
-        """Have the REP instruction at `va` counted an iteration at a time."""
-        if va not in self._repeats:
-            self._repeats.add(va)
-            self._hook("repeat", uc_const.UC_HOOK_CODE, va, va)
-            self._remove_translation(self.state.block_va, self.state.block_size)
-
-    def _remove_translation(self, va: int, size: int) -> None:
-        """Drop the translated code of a range that is mapped now."""
-        self.uc.ctl_remove_cache(va, va + size)
+        self._watch(self.blocks.learn(code))
 
     def _on_refetch(self, _error: int) -> None:
         """The soft-TLB was flushed; start again."""
@@ -349,21 +429,20 @@ class Cpu:
     def _run_until(self, va: int) -> Trap | None:
         """Execute straight-line code up to `va`. Returns the trap that happened before, or None when there."""
         s = self.state
-        start, deadline = self.rip, s.deadline
-        s.deadline = NEVER
-        self.uc.ctl_set_exits([*self.stops, va])
+        start, deadline, target = self.rip, s.deadline, self._target
+        s.deadline, self._target = NEVER, va
+        self._set_exits()
         self._remove_translation(start, va - start + 1)
-        trap = self.run()
-        self.uc.ctl_set_exits(list(self.stops))
+        trap = self._run()
+        s.deadline, self._target = deadline, target
+        self._set_exits()
         self._remove_translation(start, va - start + 1)
-        s.deadline = deadline
-        return None if trap.kind is TrapKind.BREAKPOINT and self.rip == va else trap
+        return None if trap.kind is TrapKind.ARRIVED else trap
 
-    def stop_before(self, addresses: tuple[int, ...]) -> None:
-        """Return from `run` with BREAKPOINT before one of these addresses executes."""
-        self.stops = addresses
-        self.uc.ctl_set_exits(list(addresses))
-        self._retranslate()
+    def _on_breakpoint(self, _error: int) -> Trap:
+        self.not_executed(self.rip, inclusive=True)
+        self._stopped_before = self.rip
+        return Trap(TrapKind.BREAKPOINT)
 
     # --- traps ------------------------------------------------------------------------------------------------
 
@@ -374,10 +453,6 @@ class Cpu:
         s.instructions -= tail.instructions
         s.reads -= tail.reads
         s.writes -= tail.writes
-        repeating = self.blocks.repeating(rip)
-        if repeating is not None and inclusive:
-            s.reads -= repeating.rep_reads
-            s.writes -= repeating.rep_writes
         s.rep_va = 0
         s.block_key = 0
 
@@ -388,6 +463,10 @@ class Cpu:
         address = self.core.invalid_address.value
         place = self.blocks.place(rip)
         instruction = self._instruction_at(rip) if place is None else place.instruction
+        repeating = self.blocks.repeating(rip)
+        if repeating is not None:  # this iteration was counted
+            s.reads -= repeating.rep_reads
+            s.writes -= repeating.rep_writes
         self.not_executed(rip, inclusive=True)
         if s.fault == Fault.PAGE and instruction is not None and instruction.modifies:
             s.fault_code |= 2  # Unicorn loads first; the processor asks for a write at once (unlocked RMW included)
@@ -422,25 +501,34 @@ class Cpu:
     def _on_interrupt(self, _error: int) -> Trap:
         s, rip = self.state, self.rip
         vector = s.stop_detail
-        if self.core.is_software_interrupt.value or vector == 3:
+        if self.core.is_software_interrupt.value or vector == BREAKPOINT_VECTOR:
+            size = self.blocks.instructions()[-1].size
             s.rep_va = s.block_key = 0
-            return Trap(TrapKind.SOFTWARE_INTERRUPT, vector)
-        if vector == 13:
+            return Trap(TrapKind.SOFTWARE_INTERRUPT, vector, size=size)
+        if vector == SINGLE_STEP_VECTOR:
+            return self._single_step(rip)
+        if vector == GENERAL_PROTECTION:
             return self._privileged(rip)
         self.not_executed(rip, inclusive=True)
         return Trap(TrapKind.EXCEPTION, vector)
 
+    def _single_step(self, rip: int) -> Trap:
+        """An instruction was executed with TF set. One iteration of a REP is not yet an instruction."""
+        s = self.state
+        if self.blocks.repeating(rip) is not None:
+            s.instructions -= 1
+        s.rep_va = s.block_key = 0
+        return Trap(TrapKind.EXCEPTION, SINGLE_STEP_VECTOR)
+
     def _privileged(self, rip: int) -> Trap:
         """An instruction that Unicorn may not or cannot execute. It counts as executed until someone refuses it."""
         place = self.blocks.place(rip)
-        instruction = self._instruction_at(rip) if place is None else place.instruction
         self.not_executed(rip, inclusive=False)
-        if instruction is not None:  # the model makes its accesses, and counts them then
-            self.state.reads -= instruction.reads
-            self.state.writes -= instruction.writes
-        if instruction is not None and not instruction.known:  # Unicorn did not read to its end
-            instruction = self._instruction_at(rip)
-        return Trap(TrapKind.PRIVILEGED, instruction=instruction)
+        if place is None or not place.instruction.known:  # Unicorn did not read to its end
+            return Trap(TrapKind.PRIVILEGED, instruction=self._instruction_at(rip))
+        self.state.reads -= place.instruction.reads  # the model makes its accesses, and counts them then
+        self.state.writes -= place.instruction.writes
+        return Trap(TrapKind.PRIVILEGED, instruction=place.instruction)
 
     def _on_invalid(self, _error: int) -> Trap:
         return self._privileged(self.rip)
@@ -463,11 +551,12 @@ class Cpu:
         Stop.INVALID: _on_invalid,
         Stop.SYSCALL: _on_syscall,
         Stop.VMCALL: _on_vmcall,
-        Stop.SYSENTER: _on_invalid,
-        Stop.PORT: _on_invalid,
+        Stop.MODEL: _on_invalid,
+        Stop.BREAKPOINT: _on_breakpoint,
         Stop.DEADLINE: _on_deadline,
         Stop.UNKNOWN_BLOCK: _on_unknown_block,
         Stop.REFETCH: _on_refetch,
+        Stop.DANGER: _on_danger,
         Stop.REQUESTED: _on_requested,
     }
 

@@ -118,7 +118,8 @@ class Instruction:
     """The facts about one instruction; they do not depend on its address, see `text` for what does.
 
     `name` is the mnemonic without prefixes, in lower case, made for dispatch: MOV with a control or debug
-    register is `mov_to_cr`, `mov_from_cr`, `mov_to_dr` or `mov_from_dr`, a far CALL or JMP is `lcall` or
+    register is `mov_to_cr`, `mov_from_cr`, `mov_to_dr` or `mov_from_dr`, with a segment register
+    `mov_to_segment` or `mov_from_segment`, a far CALL or JMP is `lcall` or
     `ljmp`, and the 32-bit SYSRET is `sysretl`.  `registers` are the register operands as written.
     """
 
@@ -213,9 +214,8 @@ def effective_address(
 
 
 _PREFIX: Final = rb"[\x26\x2e\x36\x3e\x40-\x4f\x64-\x67\xf0\xf2\xf3]{0,13}"
-_LOCKED_BIT_TEST: Final = re.compile(
-    rb"(?=" + _PREFIX + rb"\xf0" + _PREFIX + rb"\x0f(?:[\xa3\xab\xb3\xbb][\xc0-\xff]|\xba[\xe0-\xff]))"
-)
+_BIT_TEST: Final = rb"\x0f(?:[\xa3\xab\xb3\xbb](?:[\xc0-\xff]|\Z)|\xba(?:[\xe0-\xff]|\Z)|\Z)"
+_LOCKED_BIT_TEST: Final = re.compile(rb"(?=" + _PREFIX + rb"\xf0" + _PREFIX + rb"(?:" + _BIT_TEST + rb"|\Z))")
 
 
 def host_aborts(code: bytes) -> Iterator[int]:
@@ -223,6 +223,7 @@ def host_aborts(code: bytes) -> Iterator[int]:
 
     LOCK before a bit test of a *register* is #UD on a processor (SDM Vol. 2A, LOCK).  Unicorn's translator
     calls abort() there, which ends the whole host process, even when the instruction would never execute.
+    What the end of `code` cuts counts if it may go on like that.
     A stop at these addresses (`ctl_set_exits`) ends the translation in front of it; then deliver #UD.
 
     >>> list(host_aborts(bytes.fromhex("90 f0 0f ab c1")))   # nop; lock bts ecx, eax
@@ -286,6 +287,7 @@ def _disassembler() -> Any:
     return disassembler
 
 
+_SEGMENTS: Final = frozenset(("cs", "ds", "es", "fs", "gs", "ss"))
 _HINT_NOP: Final = re.compile(rb"[\x26\x2e\x36\x3e\x64-\x67\xf2\xf3]*[\x40-\x4f]?\x0f[\x0d\x18-\x1e]")
 
 
@@ -311,6 +313,8 @@ def _name(found: Any, registers: tuple[str, ...]) -> str:
             return f"mov_to_{to}"
         if source in ("cr", "dr"):
             return f"mov_from_{source}"
+    if name == "mov" and not _SEGMENTS.isdisjoint(registers):
+        return "mov_to_segment" if registers[0] in _SEGMENTS else "mov_from_segment"
     if found.opcode[0] == 0xFF and found.modrm >> 3 & 7 in (3, 5):
         return {"call": "lcall", "jmp": "ljmp"}.get(name, name)
     return "sysretl" if name == "sysret" else name

@@ -44,6 +44,14 @@ _CONTRIBUTORY: Final = frozenset({0, 10, 11, 12, 13})
 """SDM Table 6-5: two of these in a row, or one of these or #PF after a #PF, make a double fault."""
 
 NO_ERROR_CODE: Final = -1
+LOCAL: Final = 1 << 2
+"""In a selector: of the local descriptor table, and there is none."""
+
+EXTERNAL: Final = 1
+"""In an error code that names a selector or a gate: it happened while something was delivered that no INT n asked
+for (SDM Vol. 3A 6.13).
+"""
+
 SWAPGS, SYSRETQ, IRETQ = 0, 1, 2
 MASK64: Final = (1 << 64) - 1
 
@@ -55,6 +63,8 @@ class Interrupts:
         self._cpu, self._state, self._control = cpu, cpu.state, control
         self._address = ctypes.addressof(cpu.state)
         self.cs, self.ss = 0x10, 0x18
+        self.task_selector = 0
+        self._data_selectors = dict.fromkeys(("ds", "es", "fs", "gs"), 0)
         word = ctypes.c_int64
         self._deliver = ctypes.CFUNCTYPE(word, word, word, word, word)(code["deliver_entry"])
         self._transfer = ctypes.CFUNCTYPE(word, word, word)(code["transfer_entry"])
@@ -76,6 +86,26 @@ class Interrupts:
     @ss.setter
     def ss(self, selector: int) -> None:
         self._state.ss = selector
+
+    def selector(self, segment: str) -> int:
+        """The selector in a segment register ("cs", "ss", "ds", "es", "fs", "gs")."""
+        return {"cs": self.cs, "ss": self.ss, **self._data_selectors}[segment]
+
+    def set_selector(self, segment: str, selector: int) -> None:
+        """Set a segment register other than CS. Only SS means anything in 64-bit mode."""
+        if segment == "ss":
+            self.ss = selector
+        else:
+            self._data_selectors[segment] = selector
+
+    def descriptor(self, selector: int, size: int = 8) -> int:
+        """Load a descriptor of `size` bytes from the GDT. Raises #GP for the null selector, one beyond the table or
+        in a local table.
+        """
+        at, table = selector & ~7, self._control.gdtr
+        if not at or selector & LOCAL or at + size - 1 > table.limit:
+            raise ProcessorException(Vector.GP, selector & ~3)
+        return int.from_bytes(self._cpu.mmu.read(table.base + at, size, implicit=True), "little")
 
     def _pending(self) -> ProcessorException:
         """The exception that a delivery or a return met."""
@@ -102,7 +132,7 @@ class Interrupts:
                 self._enter(exception.vector, exception.error_code)
                 return
             except ProcessorException as second:
-                exception = self._combine(exception, second, original)
+                exception = self._combine(exception, _external(second), original)
 
     def _combine(
         self, first: ProcessorException, second: ProcessorException, original: ProcessorException
@@ -126,20 +156,23 @@ class Interrupts:
         try:
             self._enter(vector, None)
         except ProcessorException as fault:
-            self.deliver(fault)
+            self.deliver(_external(fault))
 
-    def software(self, vector: int, size: int) -> None:
-        """INT n of `size` bytes: RIP is already after it. The gate's DPL must allow it, else #GP at the instruction."""
-        try:
-            self._enter(vector, None, software=True)
-        except ProcessorException as fault:
-            self._cpu.rip -= size
-            self.deliver(fault)
+    def software(self, vector: int) -> None:
+        """INT n; RIP is already after it. Raises ProcessorException if there is no gate or its DPL forbids it."""
+        self._enter(vector, None, software=True)
 
     def transfer(self, kind: int) -> None:
         """Execute SWAPGS, SYSRETQ or IRETQ. Raises ProcessorException with nothing changed."""
         if not self._transfer(self._address, kind):
             raise self._pending()
+
+
+def _external(fault: ProcessorException) -> ProcessorException:
+    """A fault during the delivery of something else than INT n."""
+    if fault.error_code is not None and fault.vector in _CONTRIBUTORY:
+        fault.error_code |= EXTERNAL
+    return fault
 
 
 def _name(exception: ProcessorException) -> str:

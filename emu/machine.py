@@ -26,7 +26,7 @@ from typing import Any, Final
 
 from unicorn import x86_const as x86
 
-from . import privileged
+from . import privileged, silent  # noqa: F401 - it registers its instructions
 from .clock import Clock
 from .compiled import addresses
 from .control import Control, DescriptorTable, Msr, is_canonical
@@ -60,6 +60,11 @@ TLB_NAMES: Final = ("itlb", "dtlb", "stlb")
 MASK32: Final = (1 << 32) - 1
 MASK64: Final = (1 << 64) - 1
 NEVER: Final = (1 << 63) - 1
+TSS_DESCRIPTOR_SIZE: Final = 16
+AVAILABLE_TSS: Final = 9
+BUSY, PRESENT = 1 << 41, 1 << 47
+"""Of a TSS descriptor: its type, and bits that say more."""
+
 SYSCALL_SIZE: Final = 2
 VMCALL_SIZE: Final = 3
 MASKED_POLL: Final = 64
@@ -110,6 +115,7 @@ class Machine:
         self.ram = Ram(parse_size(ram))
         self.mmu = Mmu(self.state, self.ram, self.profile, tlb_policy, tlb, code)
         self.cpu = Cpu(self.state, self.ram, self.mmu, chosen, code)
+        self.cpu.blocks.is_models = privileged.is_models
         self.clock = Clock(self.state, self.costs)
         self.events = Hub()
         self.control = Control(self.mmu, self._flushed, soft_flush=self.cpu.flush_soft_tlb)
@@ -251,16 +257,17 @@ class Machine:
             self.control.write_msr(number, value)
 
     def load_task_register(self, selector: int) -> None:
-        """LTR: find the TSS through its descriptor in the GDT (SDM Figure 8-4)."""
-        at, table = selector & ~7, self.control.gdtr
-        if not at or at + 15 > table.limit:
+        """LTR: find the TSS through its descriptor in the GDT, and mark it busy there (SDM Figure 8-4)."""
+        descriptor = self.interrupts.descriptor(selector, TSS_DESCRIPTOR_SIZE)
+        if descriptor >> 40 & 0x1F != AVAILABLE_TSS:
             raise ProcessorException(Vector.GP, selector & ~3)
-        low = self.mmu.load64(table.base + at, implicit=True)
-        high = self.mmu.load64(self.control.gdtr.base + (selector & ~7) + 8, implicit=True)
-        if low >> 40 & 0x1F not in (9, 11):
-            raise ProcessorException(Vector.GP, selector & ~3)
-        base = (low >> 16 & 0xFF_FFFF) | (low >> 32 & 0xFF00_0000) | (high & MASK32) << 32
-        self.control.task = DescriptorTable(base, (low & 0xFFFF) | (low >> 32 & 0xF_0000))
+        if not descriptor & PRESENT:
+            raise ProcessorException(Vector.NP, selector & ~3)
+        busy = (descriptor | BUSY).to_bytes(TSS_DESCRIPTOR_SIZE, "little")[:8]
+        self.mmu.write(self.control.gdtr.base + (selector & ~7), busy, implicit=True)
+        base = (descriptor >> 16 & 0xFF_FFFF) | (descriptor >> 32 & 0xFF00_0000) | (descriptor >> 64 & MASK32) << 32
+        self.control.task = DescriptorTable(base, (descriptor & 0xFFFF) | (descriptor >> 32 & 0xF_0000))
+        self.interrupts.task_selector = selector
 
     def _flushed(self, reason: str, va: int | None, pcid: int | None) -> None:
         self.flushes[reason] = self.flushes.get(reason, 0) + 1
@@ -329,14 +336,22 @@ class Machine:
     def _on_software_interrupt(self, trap: Trap) -> None:
         self.charge("exceptions", self.costs.exception)
         self._count_as_kernel()
-        self.interrupts.software(trap.vector, 1 if trap.vector == Vector.BP else 2)
+        try:
+            self.interrupts.software(trap.vector)
+        except ProcessorException as fault:
+            self.cpu.rip -= trap.size
+            self.state.instructions -= 1
+            self.raise_exception(fault)
 
     def _on_privileged(self, trap: Trap) -> None:
+        stepping = self.state.single_step
         try:
             privileged.execute(self, trap.instruction)
         except ProcessorException:
             self.state.instructions -= 1  # it was counted, but faults do not retire
             raise
+        if stepping:
+            self.raise_exception(ProcessorException(Vector.DB))
 
     def _on_vmcall(self, _trap: Trap) -> None:
         """VMCALL asks whoever owns the machine; that is how kernel text written in Python is entered."""

@@ -10,19 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from unicorn import x86_const as x86
-
 from .control import DescriptorTable
 from .exceptions import GuestHalted, ProcessorException
-from .instruction import Instruction, effective_address
+from .instruction import Instruction
 from .interrupt import IRETQ, SWAPGS, SYSRETQ, Vector
+from .operands import address, load, register, set_register
 from .pte import Cr4, Efer
-from .softcore import GPR_NAMES
 
 if TYPE_CHECKING:
     from .machine import Machine
 
-__all__ = ["execute", "instruction"]
+__all__ = ["execute", "instruction", "is_models"]
 
 MASK32: Final = (1 << 32) - 1
 MASK64: Final = (1 << 64) - 1
@@ -33,17 +31,28 @@ Handler = Callable[["Machine", Instruction], bool | None]
 """Executes one instruction; returns True if it set RIP itself."""
 
 _HANDLERS: dict[str, tuple[Handler, bool]] = {}
+_SILENT: set[str] = set()
 
 
-def instruction(*names: str, privileged: bool = True) -> Callable[[Handler], Handler]:
-    """Register the handler of the instructions with these names; a privileged one is #GP(0) at CPL 3."""
+def instruction(*names: str, privileged: bool = True, silent: bool = False) -> Callable[[Handler], Handler]:
+    """Register the handler of the instructions with these names.
 
-    def register(handler: Handler) -> Handler:
+    A privileged one is #GP(0) at CPL 3. A silent one does not trap: Unicorn would execute it in its own way.
+    """
+
+    def decorate(handler: Handler) -> Handler:
         for name in names:
             _HANDLERS[name] = (handler, privileged)
+            if silent:
+                _SILENT.add(name)
         return handler
 
-    return register
+    return decorate
+
+
+def is_models(one: Instruction) -> bool:
+    """Whether the machine must stop before this instruction: silent, or nothing that a processor would execute."""
+    return one.name in _SILENT or not one.known
 
 
 def execute(machine: Machine, one: Instruction | None) -> None:
@@ -64,28 +73,11 @@ def _unknown(machine: Machine, one: Instruction) -> None:
 
 _REFUSED: Final = frozenset(
     {
-        *("in", "out", "insb", "insd", "insw", "outsb", "outsd", "outsw", "lret", "retf", "retfq", "ljmp", "lcall"),
-        *("mov", "lldt", "mov_to_dr", "mov_from_dr", "lmsw", "sysenter", "sysexit", "sysexitq", "xsetbv", "rdpmc"),
-        *("movaps", "movapd", "movdqa", "cmpxchg16b", "lss", "lfs", "lgs"),
+        *("lret", "retf", "retfq", "ljmp", "lcall", "lss", "lfs", "lgs", "pop"),
+        *("mov_to_dr", "mov_from_dr", "lmsw", "sysexit", "sysexitq", "sysretl", "rdpmc", "cmpxchg16b"),
     }
 )
-"""Instructions that exist and end in #GP here: ports without permission, bad selectors, no debug registers."""
-
-
-def _register(machine: Machine, name: str) -> int:
-    return machine.cpu.gprs[GPR_NAMES.index(name)]
-
-
-def _address(machine: Machine, one: Instruction) -> int:
-    """Linear address of the memory operand."""
-    cpu = machine.cpu
-    return effective_address(
-        one,
-        lambda name: _register(machine, name),
-        cpu.rip + one.size,
-        cpu.read_segment_base(x86.UC_X86_REG_FS_BASE),
-        cpu.read_segment_base(x86.UC_X86_REG_GS_BASE),
-    )
+"""Instructions that exist and end in #GP here: far transfers, bad selectors, no debug registers."""
 
 
 # --- control registers ---------------------------------------------------------------------------------------
@@ -94,23 +86,22 @@ def _address(machine: Machine, one: Instruction) -> int:
 @instruction("mov_to_cr")
 def mov_to_cr(machine: Machine, one: Instruction) -> None:
     """MOV CRn, r64."""
-    register, source = one.registers
-    value = _register(machine, source)
+    target, source = one.registers
     write = {"cr0": machine.write_cr0, "cr2": machine.write_cr2, "cr3": machine.write_cr3, "cr4": machine.write_cr4}
-    if register not in write:
+    if target not in write:
         raise ProcessorException(Vector.UD)
-    write[register](value)
+    write[target](register(machine, source))
 
 
 @instruction("mov_from_cr")
 def mov_from_cr(machine: Machine, one: Instruction) -> None:
     """MOV r64, CRn."""
-    target, register = one.registers
+    target, source = one.registers
     control = machine.control
     values = {"cr0": control.cr0, "cr2": control.cr2, "cr3": control.cr3, "cr4": control.cr4, "cr8": 0}
-    if register not in values:
+    if source not in values:
         raise ProcessorException(Vector.UD)
-    machine.cpu.gprs[GPR_NAMES.index(target)] = values[register]
+    set_register(machine, target, values[source])
     machine.charge("control_registers", machine.costs.mov_from_cr)
 
 
@@ -125,16 +116,18 @@ def clts(machine: Machine, one: Instruction) -> None:
 @instruction("invlpg")
 def invlpg(machine: Machine, one: Instruction) -> None:
     """INVLPG m: drop one page of the current PCID, also if it is global (SDM Vol. 3A 4.10.4.1)."""
-    machine.invlpg(_address(machine, one))
+    machine.invlpg(address(machine, one))
 
 
-@instruction("invpcid")
+@instruction("invpcid", privileged=False)
 def invpcid(machine: Machine, one: Instruction) -> None:
     """INVPCID r64, m128: the register holds the type, memory the PCID and the address (SDM Vol. 2A)."""
     if not machine.profile.features.invpcid:
         raise ProcessorException(Vector.UD)
-    kind = _register(machine, one.registers[0])
-    descriptor = machine.mmu.read(_address(machine, one), 16)
+    if machine.cpl:
+        raise ProcessorException(Vector.GP, 0)
+    kind = register(machine, one.registers[0])
+    descriptor = load(machine, address(machine, one), 16, stack=_through_stack(one))
     machine.invpcid(kind, int.from_bytes(descriptor[:8], "little"), int.from_bytes(descriptor[8:], "little"))
 
 
@@ -233,8 +226,12 @@ def hlt(machine: Machine, one: Instruction) -> None:
 # --- descriptor tables -------------------------------------------------------------------------------------------
 
 
+def _through_stack(one: Instruction) -> bool:
+    return one.memory is not None and one.memory.stack
+
+
 def _table(machine: Machine, one: Instruction) -> DescriptorTable:
-    operand = machine.mmu.read(_address(machine, one), 10)
+    operand = load(machine, address(machine, one), 10, stack=_through_stack(one))
     return DescriptorTable(base=int.from_bytes(operand[2:], "little"), limit=int.from_bytes(operand[:2], "little"))
 
 
@@ -250,22 +247,24 @@ def lidt(machine: Machine, one: Instruction) -> None:
     machine.control.idtr = _table(machine, one)
 
 
+def _selector(machine: Machine, one: Instruction) -> int:
+    if one.memory is None:
+        return register(machine, one.registers[0]) & 0xFFFF
+    return int.from_bytes(load(machine, address(machine, one), 2, stack=_through_stack(one)), "little")
+
+
 @instruction("ltr")
 def ltr(machine: Machine, one: Instruction) -> None:
-    """LTR r16: the selector's TSS descriptor in the GDT (SDM Figure 8-4)."""
-    if one.memory is not None:
-        selector = int.from_bytes(machine.mmu.read(_address(machine, one), 2), "little")
-    else:
-        selector = machine.cpu.registers()[_whole(one.registers[0])] & 0xFFFF
-    machine.load_task_register(selector)
+    """LTR r/m16: the selector's TSS descriptor in the GDT (SDM Figure 8-4)."""
+    machine.load_task_register(_selector(machine, one))
 
 
-def _whole(register: str) -> str:
-    """The 64-bit register that a smaller one is part of."""
-    if register in GPR_NAMES:
-        return register
-    stem = register.rstrip("dw") if register[1].isdigit() else register.lstrip("e")
-    return stem if stem in GPR_NAMES else f"r{stem}"
+@instruction("lldt")
+def lldt(machine: Machine, one: Instruction) -> None:
+    """LLDT r/m16: only the null selector, for there is never a local descriptor table."""
+    selector = _selector(machine, one)
+    if selector & ~3:
+        raise ProcessorException(Vector.GP, selector & ~3)
 
 
 @instruction("wbinvd", "invd")

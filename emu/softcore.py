@@ -27,6 +27,7 @@ GPR_NAMES: Final = (
 
 UC_CPU: Final = 440
 UC_INVALID_ADDRESS: Final = 1416
+UC_SIZE: Final = 1 << 14
 CPU_ENV: Final = 35408
 ENV_RIP: Final = 128
 ENV_ERROR_CODE: Final = 5384
@@ -77,6 +78,7 @@ class Softcore:
         self.soft_tlb_address = self.env + SOFT_TLB
         self.soft_used_address = self.env + SOFT_USED
         self.soft_victims_address = self.env + SOFT_VICTIMS
+        self.nesting_address = 0
 
     def _find_env(self, uc: Any) -> int:
         """Follow uc -> cpu -> env and compare 16 marked registers with what is found there."""
@@ -125,3 +127,18 @@ class Softcore:
         tags = [_word(self.soft_victims_address + SOFT_ENTRY * n).value for n in range(8)]
         if va & ~0xFFF not in tags:
             raise MachineError(self._unknown("no victim TLB where it should be"))
+
+    def snapshot(self) -> bytes:
+        """Unicorn's own structure as it is now."""
+        if not _is_readable(self._handle, UC_SIZE):
+            raise MachineError(self._unknown("less than there should be"))
+        return bytes((ctypes.c_char * UC_SIZE).from_address(self._handle))
+
+    def find_nesting(self, snapshots: list[bytes]) -> None:
+        """Find the number of calls into Unicorn that are under way: 0 in the first snapshot, then 1, at most 2."""
+        values = [(ctypes.c_int32 * (UC_SIZE // 4)).from_buffer_copy(snapshot) for snapshot in snapshots]
+        wanted = 0, 1, 2
+        found = [i for i, seen in enumerate(zip(*values, strict=True)) if (seen[0], seen[1], max(seen)) == wanted]
+        if len(found) != 1:
+            raise MachineError(self._unknown("no count of nested calls"))
+        self.nesting_address = self._handle + 4 * found[0]

@@ -63,14 +63,14 @@ class Stop(IntEnum):
     INTERRUPT = 2  # an exception or software interrupt raised by the instruction itself
     INVALID = 3  # an instruction that Unicorn does not execute
     SYSCALL = 4
-    SYSENTER = 5
-    PORT = 6  # IN or OUT
+    MODEL = 5  # an instruction that Unicorn would execute, but not as the model does
+    BREAKPOINT = 6
     DEADLINE = 7  # the instruction budget or the timer
     UNKNOWN_BLOCK = 8  # a basic block that was never counted before
     REFETCH = 9  # the page being executed left the ITLB
-    BAD_PHYSICAL = 10  # a translation points outside RAM
-    VMCALL = 12
-    REQUESTED = 11  # an event hook asked to stop
+    DANGER = 10  # a page holds code that must not reach Unicorn's translator
+    VMCALL = 11
+    REQUESTED = 12  # an event hook asked to stop
 
 
 class Fault(IntEnum):
@@ -125,6 +125,9 @@ class Block(ctypes.Structure):
         ("instructions", c_uint64),
         ("reads", c_uint64),
         ("writes", c_uint64),
+        ("va", c_uint64),  # where it was learned
+        ("is_watched", c_uint64),  # some of its instructions have a hook, so it is known only at that address
+        ("model_va", c_uint64),  # va of the first instruction that the model executes itself; 0: none
         ("rep_va", c_uint64),  # va of the REP instruction that ends the block; 0: none
         ("rep_offset", c_uint64),
         ("rep_reads", c_uint64),  # accesses of one iteration
@@ -153,16 +156,18 @@ class State(ctypes.Structure):
         ("soft_victims", c_uint64),
         ("old_exception", c_uint64),  # address of an int32
         ("gs_base", c_uint64),  # address of the GS base
+        ("nesting", c_uint64),  # address of an int32: 2 while Unicorn looks up its exit addresses
         ("is_software", c_uint64),  # address of an int32: the interrupt came from INT n
         # guest memory
         ("ram", c_uint64),
         ("ram_size", c_uint64),
-        ("frame_flags", c_uint64),  # one word a frame: FETCHED | WRITTEN
+        ("frame_flags", c_uint64),  # one word a frame: the flags at the end of this file
         ("frame_va", c_uint64),  # one word a frame: the page that the soft-TLB maps to it, | 1 (access engine)
         # the processor's state
         ("cpl", c_uint64),
         ("counted_as", c_uint64),  # the mode that is being counted: CPL, but 0 already while entering the kernel
         ("interrupt_flag", c_uint64),
+        ("single_step", c_uint64),  # RFLAGS.TF
         ("cs", c_uint64),
         ("ss", c_uint64),
         ("gdt_base", c_uint64),
@@ -211,6 +216,10 @@ class State(ctypes.Structure):
         ("block_key", c_uint64),
         ("block_index", c_uint64),
         ("rep_va", c_uint64),  # the REP instruction that ended the last block; 0: none
+        ("repeats", c_uint64),  # this block is a further iteration of that instruction
+        ("passed_va", c_uint64),  # the breakpoint that execution goes on from; all ones: none
+        ("guarded_0", c_uint64),  # dangerous pages whose instructions are guarded (guard.py), | 1
+        ("guarded_1", c_uint64),
         # why it stopped
         ("stop", c_uint64),
         ("stop_detail", c_uint64),
@@ -256,5 +265,13 @@ class State(ctypes.Structure):
     )
 
 
-FETCHED: Final = 1
-WRITTEN: Final = 2
+FETCHED: Final = 1 << 0
+WRITTEN: Final = 1 << 1
+"""The guest ever executed this frame, ever could write it."""
+
+SCANNED: Final = 1 << 2
+WRITABLE: Final = 1 << 3
+"""Unicorn's soft-TLB may let the guest execute this frame (it was searched for danger), or write it; never both."""
+
+DANGEROUS: Final = 1 << 4
+"""The search found code that must not reach Unicorn's translator."""

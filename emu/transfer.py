@@ -27,13 +27,18 @@ RAX, RCX, RSP, R11, RIP = 0, 1, 4, 11, 16
 
 RFLAGS_REGISTER: Final = 25
 """UC_X86_REG_EFLAGS, which reads and writes all of RFLAGS that matters."""
-IF, AC, RF, VM, NT, TF = (int(flag) for flag in (Rflags.IF, Rflags.AC, Rflags.RF, Rflags.VM, Rflags.NT, Rflags.TF))
-IOPL, FIXED = int(Rflags.IOPL), int(Rflags.FIXED)
-MODELLED: Final = IF | AC | IOPL
+IF, AC, RF, NT, TF = (int(flag) for flag in (Rflags.IF, Rflags.AC, Rflags.RF, Rflags.NT, Rflags.TF))
+ID, DF, FIXED = int(Rflags.ID), int(Rflags.DF), int(Rflags.FIXED)
+STATUS: Final = int(Rflags.CF | Rflags.PF | Rflags.AF | Rflags.ZF | Rflags.SF | Rflags.OF)
+UNICORNS: Final = STATUS | TF | DF | NT | ID
+"""Flags that Unicorn keeps. IF and AC are the model's, RF has no effect without debug registers, the rest is 0."""
 
 GP, PF, SS, NP, TS = 13, 14, 12, 11, 10
 NO_CODE: Final = -1
 PAGE_FAULT: Final = int(Fault.PAGE)
+IS_FAULT: Final = sum(1 << vector for vector in (0, 5, 6, 7, 10, 11, 12, 13, 14, 16, 17, 19))
+"""Exceptions whose instruction is executed again; they push RFLAGS with RF set (SDM Vol. 3B 17.3.1.1)."""
+
 HAS_ERROR_CODE: Final = 1 << 8 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 13 | 1 << 14 | 1 << 17
 INTERRUPT_GATE, TRAP_GATE = 0xE, 0xF
 TSS_RSP0, TSS_IST1 = 4, 0x24
@@ -76,16 +81,17 @@ def _left_block(s: Any) -> None:
 def read_flags(s: Any) -> Any:
     """RFLAGS, with the bits that the model keeps."""
     call(s.uc_reg_read, (s.uc, RFLAGS_REGISTER, s.scratch))
-    flags = words(s.scratch)[0] & 0xFFFFFFFF & ~MODELLED | FIXED
+    flags = words(s.scratch)[0] & UNICORNS | FIXED
     return flags | (AC if s.alignment_check else 0) | (IF if s.interrupt_flag else 0)
 
 
 @native
 def write_flags(s: Any, flags: Any) -> None:
-    """Set RFLAGS. Unicorn's own IF stays set and its IOPL 0: those are modelled."""
+    """Set RFLAGS. Unicorn's own IF stays set, and VM86 mode and an IOPL it must never have."""
     s.interrupt_flag = 1 if flags & IF else 0
     s.alignment_check = 1 if flags & AC else 0
-    words(s.scratch)[0] = flags & ~IOPL | FIXED | IF
+    s.single_step = flags & TF
+    words(s.scratch)[0] = flags & UNICORNS | FIXED | IF
     call(s.uc_reg_write, (s.uc, RFLAGS_REGISTER, s.scratch))
 
 
@@ -184,7 +190,7 @@ def sysretq(s: Any) -> Any:
     if not is_canonical(s, registers[RCX]):
         return _fail(s, GP, 0)
     registers[RIP] = registers[RCX]
-    write_flags(s, registers[R11] & ~(RF | VM))
+    write_flags(s, registers[R11])
     selector = (s.star >> 48) & 0xFFFF
     s.cs = (selector + 16) | 3
     s.ss = (selector + 8) | 3
@@ -287,12 +293,15 @@ def deliver(s: Any, vector: Any, error_code: Any, is_software: Any) -> Any:
         return False
     rsp = s.loaded & ~0xF
     flags = read_flags(s)
-    if not _push_frame(s, rsp, flags, error_code if (HAS_ERROR_CODE >> vector) & 1 and vector < 32 else NO_CODE):
+    is_exception = vector < 32 and not is_software
+    pushed_code = error_code if is_exception and (HAS_ERROR_CODE >> vector) & 1 else NO_CODE
+    resume = RF if is_exception and (IS_FAULT >> vector) & 1 else 0
+    if not _push_frame(s, rsp, flags | resume, pushed_code):
         return False
     registers = words(s.env)
-    registers[RSP] = rsp - (48 if (HAS_ERROR_CODE >> vector) & 1 and vector < 32 and error_code != NO_CODE else 40)
+    registers[RSP] = rsp - (40 if pushed_code == NO_CODE else 48)
     registers[RIP] = offset
-    cleared = TF | NT | RF | (IF if (low >> 40) & 0x1F == INTERRUPT_GATE else 0)
+    cleared = TF | NT | (IF if (low >> 40) & 0x1F == INTERRUPT_GATE else 0)
     write_flags(s, flags & ~cleared)
     if s.cpl:
         s.ss = 0

@@ -30,7 +30,7 @@ from emu.instruction import MAX_SIZE, decode, decode_block, effective_address, h
         ("mov dr7, rax", "mov_to_dr", ("dr7", "rax")),
         ("mov rax, dr6", "mov_from_dr", ("rax", "dr6")),
         ("mov rax, rcx", "mov", ("rax", "rcx")),
-        ("mov ds, eax", "mov", ("ds", "eax")),
+        ("mov ds, eax", "mov_to_segment", ("ds", "eax")),
         ("invlpg [rdi]", "invlpg", ()),
         ("invpcid rax, [rbx]", "invpcid", ("rax",)),
         ("lgdt [rbx]", "lgdt", ()),

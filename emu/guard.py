@@ -1,0 +1,62 @@
+"""Code that must not reach Unicorn's translator, and how it is kept away from it.
+
+LOCK before a bit test of a *register* is #UD on a processor. Unicorn's translator calls abort() there, which ends the
+whole host process (`instruction.host_aborts` says what the bytes look like). It happens before any hook of
+ours, and Unicorn translates further than the guest executes, so the bytes must be found earlier:
+
+1. Unicorn cannot translate a page that it may not fetch, so the `fill` callback searches every frame before it is
+   fetched for the first time. A frame is never executable and writable at once in the soft-TLB: after the guest
+   wrote to it, it is searched again.
+2. If there is something, execution stops (`Stop.DANGER`), and every address of the page where such an instruction may
+   begin becomes an exit address. The translator stops at those without looking at what is there.
+3. If the guest ever gets to an exit address, the bytes are decoded as they are *then*: the instruction is
+   #UD, or harmless after all, because its end is on another page or was changed, and executes on its own.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from .instruction import MAX_SIZE, host_aborts
+from .pte import PAGE_SIZE
+from .ram import Ram
+from .state import State
+
+__all__ = ["Guard"]
+
+MOST: Final = 1 << 16
+"""Guarded addresses; an ordinary program has none. When there are more, they are all forgotten and found anew."""
+
+NOPS: Final = b"\x90" * MAX_SIZE
+MASK64: Final = (1 << 64) - 1
+
+
+class Guard:
+    """The addresses that are guarded, for one processor."""
+
+    def __init__(self, state: State, ram: Ram) -> None:
+        self._state, self._ram = state, ram
+        self.addresses: set[int] = set()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it is time to `clear`."""
+        return len(self.addresses) > MOST
+
+    def clear(self) -> None:
+        """Guard nothing. Every page must be fetched anew (the caller flushes the soft-TLB)."""
+        self.addresses.clear()
+        self._state.guarded_0 = self._state.guarded_1 = 0
+
+    def cover(self, page: int, frame: int) -> None:
+        """Guard what is dangerous on the page at `page`, which maps the frame at `frame`. Then it may be fetched."""
+        offsets = set(host_aborts(self._ram.read(frame, PAGE_SIZE)))
+        if 0 in offsets:  # prefixes at the end of the page before would belong to it
+            offsets.update(range(1 - MAX_SIZE, 0))
+        self.addresses |= {(page + offset) & MASK64 for offset in offsets}
+        self._state.guarded_0, self._state.guarded_1 = page | 1, self._state.guarded_0
+
+    @staticmethod
+    def is_dangerous(code: bytes) -> bool:
+        """Whether the instruction that `code` begins with is one, and not only what is known of it so far."""
+        return next(host_aborts(code + NOPS), None) == 0
