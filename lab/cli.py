@@ -97,6 +97,9 @@ def _report(error: Exception) -> int:
     if isinstance(error, OSError) and error.filename is None:  # writing results: disk full ...
         say(f"cannot write the output: {error.strerror}")
         return WRONG_INPUT
+    if isinstance(error, MemoryError):
+        say("this computer does not have so much memory; give --ram less")
+        return WRONG_INPUT
     if isinstance(error, KernelPanic):
         say(f"kernel panic: {error}")
         return BUG
@@ -121,9 +124,7 @@ def _version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.option(
-    "--version", is_flag=True, callback=_version, is_eager=True, expose_value=False, help="Show the version."
-)
+@click.option("--version", is_flag=True, callback=_version, is_eager=True, expose_value=False, help="Show the version.")
 @click.pass_context
 def cli(ctx: click.Context) -> None:
     """A laboratory for virtual memory on x86-64.
@@ -167,9 +168,7 @@ stats_option: Final = click.option("--stats", is_flag=True, help="Show what was 
 @machine_options
 @until_option
 @stats_option
-@click.option(
-    "--json", "json_file", metavar="FILE", help="Write the statistics to FILE (-: standard output)."
-)
+@click.option("--json", "json_file", metavar="FILE", help="Write the statistics to FILE (-: standard output).")
 def run(options: Options, stats: bool, json_file: str | None) -> int:
     """Run programs, each as a process.
 
@@ -242,9 +241,7 @@ class TraceCommand(ProgramCommand):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Mark a `--json` that has no file."""
         pairs = zip(args, [*args[1:], ""], strict=True)
-        marked = [
-            "--json=-" if (arg, name.endswith(".json")) == ("--json", False) else arg for arg, name in pairs
-        ]
+        marked = ["--json=-" if (arg, name.endswith(".json")) == ("--json", False) else arg for arg, name in pairs]
         return super().parse_args(ctx, marked)
 
 

@@ -133,9 +133,7 @@ def _pti(ctx: click.Context, param: click.Parameter, value: str | None) -> bool 
 
 
 programs_argument: Final = click.argument("programs", nargs=-1, required=True, metavar="PROGRAM...")
-until_option: Final = click.option(
-    "--until", metavar="SYMBOL", help="Stop before the first process executes SYMBOL."
-)
+until_option: Final = click.option("--until", metavar="SYMBOL", help="Stop before the first process executes SYMBOL.")
 syntax_option: Final = click.option(
     "--syntax",
     type=click.Choice(["intel", "att"]),
@@ -144,9 +142,7 @@ syntax_option: Final = click.option(
 )
 
 _MACHINE: Final = (
-    click.option(
-        "--cpu", default="skylake", metavar="NAME", help="CPU profile: a name (see cr3 profiles), or a file."
-    ),
+    click.option("--cpu", default="skylake", metavar="NAME", help="CPU profile: a name (see cr3 profiles), or a file."),
     click.option("--ram", default="64M", metavar="SIZE", help="Size of the memory, such as 64M or 1G."),
     click.option(
         "--engine",
@@ -181,9 +177,7 @@ _MACHINE: Final = (
         help="Tag TLB entries with their address space; by default if the CPU can.",
     ),
     click.option("--populate", is_flag=True, help="Give memory its frames at once: no demand paging."),
-    click.option(
-        "--seed", type=click.IntRange(0), default=1, metavar="N", help="Seed of all that is random."
-    ),
+    click.option("--seed", type=click.IntRange(0), default=1, metavar="N", help="Seed of all that is random."),
     count_option(
         "--max-instructions",
         default=MAX_INSTRUCTIONS,

@@ -41,7 +41,11 @@ def console(stream: IO[str]) -> Console:
     """A console for tables on a stream."""
     from rich.console import Console
 
-    return Console(file=stream, color_system="auto" if has_colour(stream) else None, highlight=False)
+    class OurConsole(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # not with an exit code of rich
+
+    return OurConsole(file=stream, color_system="auto" if has_colour(stream) else None, highlight=False)
 
 
 def say(message: str, colour: str = "red") -> None:
