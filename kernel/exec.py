@@ -81,11 +81,12 @@ def load_stack(
     mm.vmas.insert(Vma(start, STACK_TOP, Prot.READ | Prot.WRITE, grows_down=True, name="[stack]"))
     content, pointer = _first_stack(image, argv)
     for page in range(pointer & ~(PAGE_SIZE - 1), STACK_TOP, PAGE_SIZE):
+        pte = mm.page_table.make_entry(page)
         pfn = frames.allocate()
         memory.clear_frame(pfn)
         first = max(page, pointer)
         memory.write(pfn * PAGE_SIZE + first - page, content[first - pointer : page + PAGE_SIZE - pointer])
-        mm.page_table.install(page, user_pte(pfn, writable=True, executable=False, dirty=True))
+        memory.store64(pte, user_pte(pfn, writable=True, executable=False, dirty=True))
     return pointer
 
 

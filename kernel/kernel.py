@@ -14,8 +14,10 @@ exit (7,)
 
 from __future__ import annotations
 
+import errno
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final
 
@@ -28,12 +30,12 @@ from emu.pte import CR3_NOFLUSH, PAGE_SHIFT, PAGE_SIZE, Cr4, ErrorCode
 from .address_space import AddressSpace
 from .boot import PERCPU_TOP_OF_STACK, TIMER_VECTOR, boot
 from .events import ExecEvent, ExitEvent, PageFaultEvent, SignalEvent
-from .exceptions import KernelPanic
+from .exceptions import Errno, KernelPanic
 from .exec import load_image, load_stack
 from .fault import FaultHandler, FaultResult
 from .layout import KERNEL_STACK_PAGES
 from .process import KernelStack, Process, first_registers
-from .signals import signal_name
+from .signals import SIGKILL, signal_name
 from .statistics import statistics
 from .traps import do_syscall_64 as _kernel_text  # noqa: F401 - registers the functions of kernel text
 from .uaccess import UserMemory
@@ -145,13 +147,29 @@ class Kernel:
     # --- processes ------------------------------------------------------------------------------------------------
 
     def spawn(self, image: Image, argv: Sequence[str] | None = None) -> Process:
-        """Make a process that will run a program. Raises InputError for an image that does not fit the user half."""
+        """Make a process that will run a program.
+
+        Raises InputError for an image that does not fit the user half, or for which there is no memory.
+        """
         arguments = tuple(argv) if argv is not None else (image.path,)
-        mm = AddressSpace(self.machine, self.memory, self.frames, self._init_page_table)
-        load_image(mm, image)
-        stack_pointer = load_stack(mm, self.memory, self.frames, image, arguments)
+        with self._kernel_mode():
+            try:
+                return self._spawn(image, arguments)
+            except Errno:
+                raise InputError(f"{image.path}: no memory left for another process; give it more RAM") from None
+
+    def _spawn(self, image: Image, arguments: tuple[str, ...]) -> Process:
+        """Raises InputError and Errno(ENOMEM), with nothing allocated."""
         pid = len(self.processes) + 1
-        process = Process(pid, image, mm, self._new_stack(pid), arguments)
+        mm = AddressSpace(self.machine, self.memory, self.frames, self._init_page_table)
+        try:
+            load_image(mm, image)
+            stack_pointer = load_stack(mm, self.memory, self.frames, image, arguments)
+            stack = self._new_stack(pid)
+        except (InputError, Errno):
+            mm.destroy()
+            raise
+        process = Process(pid, image, mm, stack, arguments)
         self.memory.write_va(process.registers_va, first_registers(image.entry, stack_pointer))
         self.processes.append(process)
         self._ready.append(process)
@@ -163,6 +181,8 @@ class Kernel:
         return process
 
     def _new_stack(self, pid: int) -> KernelStack:
+        if self.frames.free_frames < KERNEL_STACK_PAGES + 1:  # one may become a page table
+            raise Errno(errno.ENOMEM)
         pfns = tuple(self.frames.allocate() for _ in range(KERNEL_STACK_PAGES))
         stack = KernelStack(pid, pfns)
         for va, entry in stack.pages():
@@ -178,12 +198,16 @@ class Kernel:
             self.frames.free(pfn)
 
     def populate(self, process: Process, start: int, end: int) -> None:
-        """Deliver every promised page of a range now (mm_populate)."""
+        """Deliver every promised page of a range now, as far as there is memory (mm_populate)."""
         for vma in process.mm.vmas.overlapping(start, end):
+            if not vma.prot:
+                continue
             code = ErrorCode.U | (ErrorCode.W if vma.prot & Prot.WRITE else 0)
             for page in range(max(vma.start, start), min(vma.end, end), PAGE_SIZE):
-                if vma.prot and not process.mm.is_present(page):
-                    self.faults.handle_page_fault(process.mm, page, code)
+                if process.mm.is_present(page):
+                    continue
+                if not self.faults.handle_page_fault(process.mm, page, code).resolved:
+                    return
 
     def exit(self, process: Process, code: int) -> None:
         """End a process with an exit code."""
@@ -217,14 +241,25 @@ class Kernel:
 
     def close(self) -> None:
         """End every process that is still there; afterwards nothing is allocated that was not after boot."""
-        for process in self.processes:
-            if process.alive:
-                process.signal = 9
-                self._release(process)
-        if self.held is not None:
-            self._release(self.held)
-            self.held = None
+        with self._kernel_mode():
+            for process in self.processes:
+                if process.alive:
+                    process.signal = SIGKILL
+                    self._release(process)
+            if self.held is not None:
+                self._release(self.held)
+                self.held = None
         self._ready.clear()
+
+    @contextmanager
+    def _kernel_mode(self) -> Iterator[None]:
+        """For work that people ask for between runs: the machine may have been stopped in user mode."""
+        cpl = self.machine.cpl
+        self.machine.set_cpl(0)
+        try:
+            yield
+        finally:
+            self.machine.set_cpl(cpl)
 
     # --- scheduling: one after the other, for now -------------------------------------------------------------------
 

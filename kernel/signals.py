@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["FAULT_SIGNALS", "signal_name"]
+__all__ = ["FAULT_SIGNALS", "SIGKILL", "SIGSEGV", "signal_name"]
+
+SIGKILL: Final = 9
+SIGSEGV: Final = 11
 
 FAULT_SIGNALS: Final = {
     "exc_divide_error": 8,

@@ -16,7 +16,7 @@ from .exceptions import Errno, KernelPanic
 from .fault import FaultResult
 from .layout import Selector
 from .process import Registers
-from .signals import FAULT_SIGNALS
+from .signals import FAULT_SIGNALS, SIGKILL, SIGSEGV
 from .syscalls import syscall_at
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ __all__ = ["do_syscall_64", "exc_page_fault"]
 
 MASK64: Final = (1 << 64) - 1
 USER: Final = int(ErrorCode.U)
-SIGKILL: Final = 9
-SIGSEGV: Final = 11
 SYSCALL_WORK: Final = 20
 """Cycles of do_syscall_64 itself. Assumption: some 60 instructions between the entry code and the call's own body."""
 FAULT_WORK: Final = 120
