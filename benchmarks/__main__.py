@@ -17,7 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import geometric_mean, median
@@ -25,8 +26,9 @@ from typing import Any, Final
 
 import click
 
-from emu import Machine
+from emu import InputError, Machine
 from kernel import Kernel
+from lab.files import whole_file
 
 from .engines import ENGINES, Cr3, Engine
 from .programs import NULL_SYSCALL, PAGE_FAULT, PROGRAMS, TOUCHED_PAGES, Program
@@ -47,7 +49,7 @@ class Effort:
 
 
 QUICK: Final = Effort(1, 0.02)
-FULL: Final = Effort(7, 0.2)
+FULL: Final = Effort(5, 0.2)
 
 
 @dataclass(frozen=True)
@@ -159,71 +161,70 @@ def compile_time() -> float:
 # --- telling -----------------------------------------------------------------------------------------------------
 
 
-def table(speeds: list[Speed]) -> Iterator[str]:
-    """A line for each program."""
-    heads = "".join(f"{name:>9}" for name in ENGINES)
-    yield f"{'MIPS':18}{heads}{'trap/raw':>10}{'trap/virtual':>14}{'trap/naive':>12}{'misses/1000':>13}"
-    for speed in speeds:
-        cells = "".join(f"{mips:9.1f}" for mips in speed.mips.values())
-        ratios = f"{speed.ratio('raw'):10.2f}{speed.ratio('virtual'):14.2f}{speed.ratio('naive'):12.0f}"
-        yield f"{speed.program:18}{cells}{ratios}{speed.misses:13.2f}"
+def heading() -> str:
+    """Over the lines of the table."""
+    names = "".join(f"{name:>9}" for name in ENGINES)
+    return f"{'MIPS':18}{names}{'trap/raw':>10}{'trap/virtual':>14}{'trap/naive':>12}{'misses/1000':>13}"
+
+
+def line(speed: Speed) -> str:
+    """A program in the table."""
+    cells = "".join(f"{mips:9.1f}" for mips in speed.mips.values())
+    ratios = f"{speed.ratio('raw'):10.2f}{speed.ratio('virtual'):14.2f}{speed.ratio('naive'):12.0f}"
+    return f"{speed.program:18}{cells}{ratios}{speed.misses:13.2f}"
 
 
 def means(speeds: list[Speed]) -> dict[str, float]:
     """Geometric means over the programs with locality."""
     local = [speed for speed in speeds if speed.has_locality]
-    ratios = {
-        f"trap/{to}": geometric_mean(speed.ratio(to) for speed in local) for to in ("raw", "virtual", "naive")
-    }
+    ratios = {f"trap/{to}": geometric_mean(speed.ratio(to) for speed in local) for to in ("raw", "virtual", "naive")}
     return ratios | {"access MIPS": geometric_mean(speed.mips["access"] for speed in local)}
 
 
 @click.command(help=__doc__)
-@click.option(
-    "--quick", is_flag=True, help="One short repetition, without the compiler: whether it works, no more."
-)
-@click.option(
-    "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the numbers here too."
-)
-def main(quick: bool, json_file: Path | None) -> None:
-    effort = QUICK if quick else FULL
-    begin, used = time.perf_counter(), time.process_time()
-    speeds = [measure(program, effort) for program in PROGRAMS]
-    mean = means(speeds)
-    single = {
-        "null system calls/s": syscalls_per_second(effort),
-        "minor page faults/s": faults_per_second(effort),
-    }
-    share = (time.process_time() - used) / (time.perf_counter() - begin)
-    single["start-up of hello.asm (s)"] = start_up(effort)
-    if not quick:
-        single["native code, compiled once (s)"] = compile_time()
-    for line in table(speeds):
-        click.echo(line)
-    click.echo("\nGeometric means over programs with locality:")
-    for name, value in mean.items():
-        click.echo(f"  {name:32}{value:12.2f}")
-    click.echo()
-    for name, value in single.items():
-        click.echo(f"  {name:32}{value:12,.2f}" if value < 100 else f"  {name:32}{value:12,.0f}")
-    click.echo(
-        f"\nThe bench had {share:.0%} of one processor; below 95 % the machine was busy with other work."
-    )
-    if json_file is not None:
-        write_json(
-            json_file,
-            {"programs": [asdict(s) for s in speeds], "means": mean, "single": single, "share": share},
-        )
-
-
-def write_json(path: Path, numbers: dict[str, Any]) -> None:
-    """Write a whole file or none."""
+@click.option("--quick", is_flag=True, help="One short repetition, without the compiler: whether it works, no more.")
+@click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write the numbers here too.")
+def main(quick: bool, file: Path | None) -> None:
     try:
-        with tempfile.NamedTemporaryFile("w", dir=path.absolute().parent, delete=False) as file:
-            json.dump(numbers, file, indent=2)
-        Path(file.name).replace(path)
-    except OSError as error:
-        raise click.ClickException(f"{path}: {error.strerror}") from None
+        with whole_file(file) if file else nullcontext() as output:
+            numbers = bench(QUICK if quick else FULL)
+            if output:
+                json.dump(numbers, output, indent=2)
+    except InputError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def bench(effort: Effort) -> dict[str, Any]:
+    """Measure and tell everything; returns the numbers."""
+    begin, used = time.perf_counter(), time.process_time()
+    speeds = compare_engines(effort)
+    single = {"system calls/s": syscalls_per_second(effort), "minor page faults/s": faults_per_second(effort)}
+    share = (time.process_time() - used) / (time.perf_counter() - begin)
+    single["cr3 run programs/hello.asm, seconds"] = start_up(effort)
+    if effort is not QUICK:
+        single["native code, compiled once, seconds"] = compile_time()
+    tell("Geometric means over programs with locality:", means(speeds))
+    tell("Kernel and start-up:", single)
+    click.echo(f"\nThe bench had {share:.0%} of a processor; far below 100 % other work disturbed it.")
+    programs = [asdict(speed) for speed in speeds]
+    return {"programs": programs, "means": means(speeds), "single": single, "share": share}
+
+
+def compare_engines(effort: Effort) -> list[Speed]:
+    """The table, a line at a time."""
+    click.echo(heading())
+    speeds = []
+    for program in PROGRAMS:
+        speeds.append(measure(program, effort))
+        click.echo(line(speeds[-1]))
+    return speeds
+
+
+def tell(title: str, numbers: dict[str, float]) -> None:
+    """A few numbers under a title."""
+    click.echo(f"\n{title}")
+    for name, value in numbers.items():
+        click.echo(f"  {name:36}{value:12,.{2 if value < 1000 else 0}f}")
 
 
 if __name__ == "__main__":

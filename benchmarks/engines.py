@@ -13,14 +13,18 @@ more.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from functools import partial
 from operator import attrgetter
 from typing import Any, Final, Protocol
 
+import numba
+from unicorn import Uc
 from unicorn import unicorn_const as uc_const
 from unicorn import x86_const as x86
-from unicorn.unicorn import Uc
+from unicorn.unicorn_const import UC_MEM_FETCH, UC_PROT_EXEC, UC_PROT_READ, UC_PROT_WRITE
+from unicorn.unicorn_py3.unicorn import uclib
 
 from emu import PAGE_SIZE, Machine
 from emu.image import Image
@@ -28,8 +32,8 @@ from kernel import Kernel
 
 __all__ = ["ENGINES", "Cr3", "Engine", "Flat", "Naive", "Virtual"]
 
-READ_WRITE: Final = uc_const.UC_PROT_READ | uc_const.UC_PROT_WRITE
-READ_EXECUTE: Final = uc_const.UC_PROT_READ | uc_const.UC_PROT_EXEC
+READ_WRITE: Final = UC_PROT_READ | UC_PROT_WRITE
+READ_EXECUTE: Final = UC_PROT_READ | UC_PROT_EXEC
 STACK_TOP: Final = 0x2000_0000
 STACK_SIZE: Final = 1 << 20
 RAX, R12 = 0, 12
@@ -85,12 +89,19 @@ class Virtual(Flat):
 
     def _watch(self) -> None:
         self._uc.ctl_set_tlb_mode(uc_const.UC_TLB_VIRTUAL)
-        self._uc.hook_add(uc_const.UC_HOOK_TLB_FILL, self._on_miss)
+        handle, address = ctypes.c_size_t(), ctypes.c_void_p(_FILL.address)
+        everywhere = ctypes.c_uint64(1), ctypes.c_uint64(0)
+        uclib.uc_hook_add(self._uc._uch, ctypes.byref(handle), uc_const.UC_HOOK_TLB_FILL, address, None, *everywhere)
 
-    def _on_miss(self, _uc: Uc, page: int, kind: int, result: Any, _data: Any) -> bool:
-        result.paddr = page
-        result.perms = uc_const.UC_PROT_EXEC if kind == uc_const.UC_MEM_FETCH else READ_WRITE
-        return True
+
+def _same_address(_uc: Any, page: Any, kind: Any, result: Any, _data: Any) -> Any:
+    """UC_HOOK_TLB_FILL, native as it is in cr3, so that misses cost no Python."""
+    result[0] = page
+    result[1] = UC_PROT_EXEC if kind == UC_MEM_FETCH else READ_WRITE
+    return True
+
+
+_FILL: Final = numba.cfunc("boolean(intp, int64, int32, CPointer(int64), intp)")(_same_address)
 
 
 class Naive(Flat):

@@ -68,9 +68,7 @@ next:
     add     rsi, {stride}
     dec     ecx
     jnz     next"""
-    return Program(
-        f"sequential {pages}", f"load and store every {stride} bytes of {pages} pages", body, pages
-    )
+    return Program(f"sequential {pages}", f"load and store every {stride} bytes of {pages} pages", body, pages)
 
 
 def _random(pages: int) -> Program:

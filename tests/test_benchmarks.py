@@ -1,0 +1,43 @@
+"""The benchmark runs, and what it writes are numbers. It never says what they must be."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.engines import ENGINES
+from benchmarks.programs import PROGRAMS
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def numbers(tmp_path_factory):
+    file = tmp_path_factory.mktemp("bench") / "numbers.json"
+    command = [sys.executable, "-m", "benchmarks", "--quick", "--json", str(file)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    return json.loads(file.read_text())
+
+
+@pytest.mark.slow
+def test_every_engine_runs_every_program_at_some_speed(numbers):
+    assert [entry["program"] for entry in numbers["programs"]] == [program.name for program in PROGRAMS]
+    for entry in numbers["programs"]:
+        assert entry["mips"].keys() == ENGINES.keys()
+        assert min(entry["mips"].values()) > 0
+
+
+@pytest.mark.slow
+def test_means_system_calls_faults_and_start_up_are_positive(numbers):
+    assert min(numbers["means"].values()) > 0
+    assert min(numbers["single"].values()) > 0
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_measured(tmp_path):
+    command = [sys.executable, "-m", "benchmarks", "--json", str(tmp_path / "missing" / "numbers.json")]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("Error: ") and "numbers.json: cannot write this file" in ended.stderr
+    assert ended.stdout == ""
