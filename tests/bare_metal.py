@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from emu.assembler import assemble_source
 from emu.control import DescriptorTable
-from emu.machine import Machine
+from emu.machine import Halt, Machine
 from emu.profile import PagingStructureCaches, Profile, TlbGeometry, load_profile
 from emu.pte import ADDRESS_MASK, PAGE_SIZE, Pte
 
@@ -139,7 +139,7 @@ class BareMetal:
         image = assemble_source(code, addresses={".text": va}, entry=None)
         self.machine.ram.write(pa, image.segments[0].data)
 
-    def go(self, va: int) -> None:
+    def go(self, va: int) -> Halt:
         """Run from `va` up to `int 0x20`."""
         self.machine.cpu.rip = va
-        self.machine.run()
+        return self.machine.run()
