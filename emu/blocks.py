@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from .instruction import Instruction, decode_block
+from .pte import PAGE_SIZE
 from .state import Block, State
 
 __all__ = ["BlockTable", "Counts"]
@@ -114,6 +115,7 @@ class BlockTable:
                 watched.append(va)
             va += one.size
         block.is_watched = bool(watched)
+        block.is_plain = not watched and s.block_va % PAGE_SIZE + len(code) <= PAGE_SIZE
         self._table[self._find(s.block_key)] = block
         return watched
 

@@ -248,7 +248,7 @@ class Cpu:
         for va in new:
             self._watched[va] = self._hook("watch", uc_const.UC_HOOK_CODE, va, va)
         if new:
-            self._remove_translation(self.state.block_va, self.state.block_size)
+            self._remove_translation(self.state.block_va, self.state.block_key >> 48)
 
     def _retranslate(self) -> None:
         """Drop Unicorn's translated code, which knows only the hooks of its time."""
@@ -277,7 +277,7 @@ class Cpu:
     def flush_soft_tlb(self) -> None:
         """Make Unicorn ask again for every page."""
         self.state.soft_flushes += 1
-        self.state.fetch_page = 0
+        self.state.fetch_page = self.state.fast_page = 0
         uclib.uc_ctl(self._handle, FLUSH_COMMAND)
 
     # --- registers --------------------------------------------------------------------------------------------
@@ -410,9 +410,10 @@ class Cpu:
 
     def _on_unknown_block(self, _error: int) -> None:
         s = self.state
-        code = self.ram.read(s.fetch_pa + s.block_va % PAGE_SIZE, min(s.block_size, PAGE_SIZE - s.block_va % PAGE_SIZE))
-        if len(code) < s.block_size:
-            code += self.ram.read(s.second_pa, s.block_size - len(code))
+        size = s.block_key >> 48
+        code = self.ram.read(s.fetch_pa + s.block_va % PAGE_SIZE, min(size, PAGE_SIZE - s.block_va % PAGE_SIZE))
+        if len(code) < size:
+            code += self.ram.read(s.second_pa, size - len(code))
         self._watch(self.blocks.learn(code))
 
     def _on_refetch(self, _error: int) -> None:

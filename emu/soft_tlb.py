@@ -29,6 +29,7 @@ UNUSED: Final = -1
 def flush_soft_tlb(s: Any) -> None:
     """Forget every translation that Unicorn keeps. Not allowed inside a memory hook."""
     s.soft_flushes += 1
+    s.fast_page = 0
     call(s.uc_ctl, (s.uc, FLUSH_COMMAND))
 
 

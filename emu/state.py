@@ -126,6 +126,7 @@ class Block(ctypes.Structure):
         ("reads", c_uint64),
         ("writes", c_uint64),
         ("va", c_uint64),  # where it was learned
+        ("is_plain", c_uint64),  # on one page, with no hook of its own
         ("is_watched", c_uint64),  # some of its instructions have a hook, so it is known only at that address
         ("model_va", c_uint64),  # va of the first instruction that the model executes itself; 0: none
         ("rep_va", c_uint64),  # va of the REP instruction that ends the block; 0: none
@@ -202,6 +203,7 @@ class State(ctypes.Structure):
         ("clock", c_uint64),  # stamps for FIFO and LRU
         ("random", c_uint64),  # xorshift state
         # code
+        ("fast_page", c_uint64),  # the page being executed, | 1, while nothing can have changed on it
         ("fetch_page", c_uint64),  # va of the page being executed, | 1 when known
         ("fetch_pa", c_uint64),
         ("second_pa", c_uint64),  # of the page that the block ends on, if it is another
@@ -212,7 +214,6 @@ class State(ctypes.Structure):
         ("blocks", c_uint64),  # host address of the block table
         ("block_mask", c_uint64),
         ("block_va", c_uint64),  # the block being executed
-        ("block_size", c_uint64),
         ("block_key", c_uint64),
         ("block_index", c_uint64),
         ("rep_va", c_uint64),  # the REP instruction that ended the last block; 0: none
