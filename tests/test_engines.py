@@ -202,7 +202,7 @@ def test_both_engines_count_the_same(policy: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("policy", ["fifo", "random"])
 def test_both_engines_count_the_same_in_many_programs(policy: str) -> None:
-    engines_agree(range(20, 320), policy)
+    engines_agree(range(20, 170), policy)
 
 
 MACHINES: list[dict[str, Any]] = [
@@ -234,7 +234,7 @@ def test_no_tlb_and_no_listener_changes_what_a_program_computes() -> None:
 
 @pytest.mark.slow
 def test_no_tlb_and_no_listener_changes_what_many_programs_compute() -> None:
-    tlbs_are_invisible(range(8, 150))
+    tlbs_are_invisible(range(8, 50))
 
 
 # --- against a textbook's TLB -----------------------------------------------------------------------------
