@@ -11,12 +11,14 @@ Ctrl-C.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import sys
+import traceback
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final, TextIO
 
 import click
 
@@ -84,7 +86,7 @@ def _discard_output() -> None:
 
 
 def _report(error: Exception) -> int:
-    """Say what an exception means to the person who typed the command; what is nobody's mistake is raised."""
+    """Say what an exception means to the person who typed the command, and return the exit code."""
     from emu import AssemblyError, InputError, MachineError
     from kernel import KernelPanic
 
@@ -106,7 +108,8 @@ def _report(error: Exception) -> int:
     if isinstance(error, MachineError):
         say(f"the machine cannot go on: {error}")
         return BUG
-    raise error
+    say("this is a bug of cr3, please report it:\n" + "".join(traceback.format_exception(error)).rstrip())
+    return BUG
 
 
 def _version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
@@ -141,7 +144,7 @@ def cli(ctx: click.Context) -> None:
 def main() -> None:
     """Entry point of the script `cr3`."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a path or a symbol may hold what the locale cannot show
+        if isinstance(stream, io.TextIOWrapper):  # a path or a symbol may hold what the locale cannot show
             stream.reconfigure(errors="backslashreplace")
     cli()
 
@@ -303,7 +306,7 @@ def trace(
     kinds = expand(DEFAULT if names is None else names)
     with ExitStack() as files:
         statistics = _statistics_output(None if json_file == "-" else json_file, files)
-        output = files.enter_context(whole_file(out)) if out else sys.stdout
+        output = files.enter_context(whole_file(out)) if out else _line_by_line(sys.stdout)
         as_json = json_file == "-" or bool(out and out.endswith(".jsonl"))
         lines = JsonLines() if as_json else TextLines(width(output), colour=has_colour(output))
         status = Status(lambda: f"{tracer.count:,} events so far")
@@ -315,6 +318,13 @@ def trace(
             say(f"stopped after {limit:,} events (--limit)")
         _write_statistics(session, result, stats, statistics)
     return exit_status(result)
+
+
+def _line_by_line(stream: TextIO) -> TextIO:
+    """The stream, made to write each line at once: in a pipe the guest's output comes between the right ones."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(line_buffering=True)
+    return stream
 
 
 # --- walk -----------------------------------------------------------------------------------------

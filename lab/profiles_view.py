@@ -87,8 +87,7 @@ def render_profile(name_or_path: str | Path, console: Console) -> None:
 
 def _rows(profile: Profile) -> list[dict[str, Any]]:
     return [
-        {"key": value.key, "value": value.value, "unit": value.unit, "source": value.source}
-        for value in profile.values
+        {"key": value.key, "value": value.value, "unit": value.unit, "source": value.source} for value in profile.values
     ]
 
 

@@ -92,7 +92,7 @@ def _cycles(statistics: Mapping[str, Any]) -> Table:
     for name, cycles in sorted(causes.items(), key=lambda cause: -cause[1]):
         if cycles:
             table.add_row(name.replace("_", " "), _number(cycles), f"{cycles / total:.1%}")
-    table.add_row("total", _number(total), "")
+    table.add_row("total", _number(total), f"{1:.1%}")
     return table
 
 

@@ -149,7 +149,7 @@ class Tracer:
         limit: int | None = None,
         user_only: bool = False,
     ) -> None:
-        self._machine, self._locator = session.machine, Locator(session.kernel)
+        self._kernel, self._locator = session.kernel, Locator(session.kernel)
         self._lines, self._write, self._limit, self._user_only = lines, write, limit, user_only
         self.count = 0
         for name in names:
@@ -168,4 +168,6 @@ class Tracer:
         self._write(self._lines.line(name, event, self._locator.place(event)) + "\n")
         self.count += 1
         if self.is_full:
-            self._machine.stop()
+            machine = self._kernel.machine
+            machine.stop()
+            self._kernel.on("instruction", lambda _: machine.stop(), once=True)  # in case it does not run yet

@@ -16,6 +16,8 @@ import pytest
 from command import ROOT, cr3, cr3_process, program, source, stats
 from expectations import PROGRAMS, expectation
 
+from emu import GuestHalted
+from kernel import Kernel, KernelPanic
 from lab.statistics import schema
 
 COMMANDS = ["run", "trace", "walk", "asm", "profiles"]
@@ -120,6 +122,28 @@ def test_a_symbol_that_is_never_reached_is_told() -> None:
     text = "_start: mov edi, 7; mov eax, 60; syscall; never: nop"
     outcome = cr3("run", source(text), "--until", "never")
     assert (outcome.exit_code, outcome.stderr) == (7, "cr3: the program ended before it reached never\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (KernelPanic("no frame is free twice"), "cr3: kernel panic: no frame is free twice\n"),
+        (GuestHalted("HLT at 0x401000"), "cr3: the machine cannot go on: HLT at 0x401000\n"),
+        (IndexError("list index out of range"), "cr3: this is a bug of cr3, please report it:\nTraceback"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_not_the_programs_fault_is_exit_code_70(
+    error: Exception, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fail(*_arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Kernel, "count_syscall", fail)
+    outcome = cr3("run", program("hello"), "--json", tmp_path / "stats.json")
+    assert (outcome.exit_code, outcome.stdout) == (70, "")
+    assert outcome.stderr.startswith(said)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
