@@ -21,7 +21,7 @@ from unicorn.unicorn_py3.unicorn import uclib
 from .blocks import BlockTable
 from .exceptions import MachineError
 from .guard import Guard
-from .instruction import MAX_SIZE, Instruction, decode
+from .instruction import MAX_SIZE, Instruction, decode, is_too_long
 from .mmu import Mmu
 from .pte import PAGE_SIZE, Access
 from .ram import Ram
@@ -388,6 +388,8 @@ class Cpu:
 
     def _at_guard(self, rip: int) -> Trap | None:
         """Execution reached a guarded address. Nothing of this instruction was counted yet."""
+        if self.state.instructions >= self.state.deadline:
+            return Trap(TrapKind.DEADLINE)
         if not self.guard.is_dangerous(self.code_at(rip, MAX_SIZE)):
             return self._step_over(rip)
         self.state.instructions += 1
@@ -526,10 +528,19 @@ class Cpu:
         place = self.blocks.place(rip)
         self.not_executed(rip, inclusive=False)
         if place is None or not place.instruction.known:  # Unicorn did not read to its end
-            return Trap(TrapKind.PRIVILEGED, instruction=self._instruction_at(rip))
+            return self._unknown(rip)
         self.state.reads -= place.instruction.reads  # the model makes its accesses, and counts them then
         self.state.writes -= place.instruction.writes
         return Trap(TrapKind.PRIVILEGED, instruction=place.instruction)
+
+    def _unknown(self, rip: int) -> Trap:
+        """An instruction that was counted, but not decoded, with its block."""
+        code = self.code_at(rip, 2 * MAX_SIZE)
+        instruction = decode(code)
+        if instruction is None and is_too_long(code):
+            self.state.instructions -= 1
+            return Trap(TrapKind.EXCEPTION, GENERAL_PROTECTION, 0)
+        return Trap(TrapKind.PRIVILEGED, instruction=instruction)
 
     def _on_invalid(self, _error: int) -> Trap:
         return self._privileged(self.rip)

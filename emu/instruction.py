@@ -36,6 +36,7 @@ __all__ = [
     "decode_block",
     "effective_address",
     "host_aborts",
+    "is_too_long",
     "text",
 ]
 
@@ -213,6 +214,15 @@ def effective_address(
     return (segment_base + offset) & 0xFFFF_FFFF_FFFF_FFFF
 
 
+def is_too_long(code: bytes) -> bool:
+    """Say whether prefixes make the first instruction of `code` longer than any may be (#GP, SDM Vol. 3A 6.15)."""
+    prefixes = _PREFIXES.match(code)
+    assert prefixes is not None
+    body = decode(code[prefixes.end() :])
+    return prefixes.end() + (body.size if body else 1) > MAX_SIZE
+
+
+_PREFIXES: Final = re.compile(rb"[\x26\x2e\x36\x3e\x40-\x4f\x64-\x67\xf0\xf2\xf3]*")
 _PREFIX: Final = rb"[\x26\x2e\x36\x3e\x40-\x4f\x64-\x67\xf0\xf2\xf3]{0,13}"
 _BIT_TEST: Final = rb"\x0f(?:[\xa3\xab\xb3\xbb](?:[\xc0-\xff]|\Z)|\xba(?:[\xe0-\xff]|\Z)|\Z)"
 _LOCKED_BIT_TEST: Final = re.compile(rb"(?=" + _PREFIX + rb"\xf0" + _PREFIX + rb"(?:" + _BIT_TEST + rb"|\Z))")

@@ -28,7 +28,7 @@ from emu.interrupt import VECTOR_NAMES
 from emu.machine import Machine
 from emu.pte import ADDRESS_MASK, PAGE_SIZE, Pte
 
-__all__ = ["END", "ISTS", "KERNEL", "KERNEL_CODE", "RSP0", "STACK_TOP", "USER_CODE", "Bare", "Frame"]
+__all__ = ["END", "ISTS", "KERNEL", "KERNEL_CODE", "RSP0", "STACK_TOP", "USER_CODE", "Bare", "Frame", "assemble"]
 
 KERNEL = 0xFFFF_8000_0000_0000
 IDT, GDT, TSS, HANDLERS = 0x8000, 0x9000, 0xA000, 0xB000
@@ -223,7 +223,9 @@ GPRS = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{n}" for n 
 
 def assemble(code: str, va: int = 0x1000) -> bytes:
     """Assemble lines (or `;`-separated statements) for one address."""
-    return assemble_source(code, addresses={".text": va}, entry=None).segments[0].data
+    before = va % 16
+    image = assemble_source(f".skip {before}\n{code}", addresses={".text": va - before}, entry=None)
+    return image.segments[0].data[before:]
 
 
 def _ended(code: str | bytes, va: int) -> bytes:
