@@ -60,6 +60,8 @@ class Commands(click.Group):
             command = error.ctx.command_path if error.ctx else "cr3"
             say(f"{error.format_message()}\nTry '{command} --help'.")
             status = WRONG_INPUT
+        except OSError as error:
+            status = _report(error)
         sys.exit(status)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -80,7 +82,7 @@ class Commands(click.Group):
 
 
 def _discard_output() -> None:
-    """Nobody reads our output any more: let Python's last flush at exit go nowhere."""
+    """Nobody can have our output any more: let Python's last flush at exit go nowhere."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -97,6 +99,7 @@ def _report(error: Exception) -> int:
         say(str(error))
         return WRONG_INPUT
     if isinstance(error, OSError) and error.filename is None:  # writing results: disk full ...
+        _discard_output()
         say(f"cannot write the output: {error.strerror}")
         return WRONG_INPUT
     if isinstance(error, MemoryError):
@@ -143,6 +146,9 @@ def cli(ctx: click.Context) -> None:
 
 def main() -> None:
     """Entry point of the script `cr3`."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by whoever started us, as in `cr3 run hello.asm <&-`
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - it stays open
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a path or a symbol may hold what the locale cannot show
             stream.reconfigure(errors="backslashreplace")

@@ -32,11 +32,11 @@ from kernel import ExecEvent, ExitEvent, PageFaultEvent, SignalEvent, SyscallEve
 
 __all__ = ["describe"]
 
-ARGUMENT_LIMIT: Final = 1 << 12
-"""System call arguments from here on are more likely addresses than numbers, and shown in hexadecimal."""
+ADDRESSES: Final = 1 << 12
+"""Numbers from here on are more likely addresses than counts, and shown in hexadecimal."""
 
 MAX_ERRNO: Final = 4095
-"""Results from -4095 to -1 are errors (include/linux/err.h)."""
+"""Results from -4095 to -1 are errors (include/linux/err.h, IS_ERR_VALUE)."""
 
 
 @singledispatch
@@ -47,7 +47,7 @@ def describe(event: Event) -> str:
 
 
 def _value(value: object) -> str:
-    return f"{value:#x}" if isinstance(value, int) and value >= ARGUMENT_LIMIT else str(value)
+    return f"{value:#x}" if isinstance(value, int) and value >= ADDRESSES else str(value)
 
 
 @describe.register
@@ -103,8 +103,13 @@ def _page_fault(event: PageFaultEvent) -> str:
 
 @describe.register
 def _syscall(event: SyscallEvent) -> str:
-    shown = (f"{value:#x}" if value >= ARGUMENT_LIMIT else str(value) for value in event.arguments)
-    return f"{event.name}({', '.join(shown)})"
+    return f"{event.name}({', '.join(map(_argument, event.arguments))})"
+
+
+def _argument(value: int) -> str:
+    """An argument as it was probably meant: -1 for no file, an address in hexadecimal."""
+    negative = value - (1 << 64)
+    return str(negative) if negative >= -MAX_ERRNO else _value(value)
 
 
 @describe.register

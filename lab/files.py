@@ -32,11 +32,11 @@ def whole_file(name: str | Path) -> Iterator[IO[str]]:
     What is no regular file (/dev/stderr, a named pipe) is written directly. Raises InputError when it cannot
     be written, before anything else happens.
     """
-    path = Path(os.path.realpath(name))
-    if path.exists() and not path.is_file():
-        with _open(path, name) as file:
+    if Path(name).exists() and not Path(name).is_file():
+        with _open(Path(name), name) as file:
             yield file
         return
+    path = Path(os.path.realpath(name))  # a link stays a link
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with _open(temporary, name) as file:
         try:

@@ -124,6 +124,11 @@ def test_a_failing_system_call_shows_its_errno() -> None:
     assert [line.split(maxsplit=6)[-1] for line in lines] == ["write = -9 EBADF"]
 
 
+def test_arguments_of_a_system_call_read_as_they_were_meant() -> None:
+    calls = [line for line in cr3("trace", program("lecture_walk")).stdout.splitlines() if "mmap(" in line]
+    assert calls[0].endswith("mmap(0x180001000, 0x1000, 3, 50, -1, 0)")
+
+
 def test_a_signal_shows_the_instruction_that_earned_it() -> None:
     (death,) = trace(program("segv"), "--events", "signal")
     assert (death["name"], death["address"], death["instruction"]) == ("SIGSEGV", 0xDEAD0000, "mov byte ptr [rbx], 1")
