@@ -1,0 +1,56 @@
+"""Fixtures. Every kernel made here is checked for leaks when its test ends."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from emu import Machine
+from emu.image import Image
+from kernel import Kernel, Result
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A run that is over: its result, what it wrote, and the kernel that ran it."""
+
+    result: Result
+    stdout: bytes
+    kernel: Kernel
+
+
+MakeKernel = Callable[..., Kernel]
+RunImage = Callable[..., Ended]
+
+
+@pytest.fixture
+def make_kernel() -> Iterator[MakeKernel]:
+    """Make kernels; `machine` options are keywords with the names of Machine's. Nothing may leak."""
+    kernels: list[Kernel] = []
+
+    def make(machine: dict[str, Any] | None = None, **options: Any) -> Kernel:
+        kernel = Kernel(Machine(**(machine or {})), **options)
+        kernels.append(kernel)
+        return kernel
+
+    yield make
+    for kernel in kernels:
+        kernel.close()
+        assert kernel.frames.used == kernel.boot_frames, "frames leaked"
+
+
+@pytest.fixture
+def run_image(make_kernel: MakeKernel) -> RunImage:
+    """Run one image to its end."""
+
+    def run(image: Image, machine: dict[str, Any] | None = None, *, stdin: bytes = b"", **options: Any) -> Ended:
+        stdout = io.BytesIO()
+        kernel = make_kernel(machine, stdin=io.BytesIO(stdin), stdout=stdout, **options)
+        kernel.spawn(image)
+        return Ended(kernel.run(), stdout.getvalue(), kernel)
+
+    return run
