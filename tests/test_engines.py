@@ -7,7 +7,6 @@ that rule at once if anything leaves a TLB unnoticed.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Iterable
 from dataclasses import dataclass
 from random import Random
@@ -309,34 +308,6 @@ def test_each_round_of_a_loop_across_two_pages_misses_twice_in_an_itlb_of_one_en
         counting_stops_at(bare, f"base: jmp start\n .org base + 4089\nstart: {loop}\nend: nop", CODES[0], CODE)
         counted.append(misses(bare, TlbKind.ITLB))
     assert counted[1] - counted[0] == 2 * 200
-
-
-def test_dropping_the_page_at_the_top_of_the_address_space_drops_nothing_else(engine: str) -> None:
-    """An unused entry of Unicorn's TLB is all ones, like the top page; taken for it, it made that TLB double."""
-    bare = BareMetal(engine=engine)
-    top = (1 << 64) - PAGE
-    pte = bare.tables.entry(top)
-    bare.tables.map(CODES[0], CODE)
-    bare.tables.map(NOTES, pte & -PAGE, USER | Pte.D)
-    bare.on_fault = lambda *_: bare.tables.map(top, DATA)
-    mask = ctypes.c_uint64.from_address(bare.machine.state.soft_tlb)
-    size = mask.value
-    program = f"""
-        mov rbx, {top}
-        mov rdx, {NOTES + pte % PAGE}
-        mov ecx, 20
-    1:  mov qword ptr [rdx], {DATA | READ_ONLY}
-        invlpg [rbx]
-        mov al, [rbx]
-        invlpg [rsi]
-        mov [rbx], rcx
-        dec ecx
-        jnz 1b
-    end: nop
-    """
-    counting_stops_at(bare, program, CODES[0], CODE)
-    assert len(bare.faults) == 20
-    assert mask.value <= size
 
 
 def test_a_stale_small_page_wins_over_the_large_one_that_replaced_it(engine: str) -> None:
