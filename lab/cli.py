@@ -213,7 +213,7 @@ def _run(session: Session, status: Status, *, before_exit: bool = False) -> Resu
     """Run a session with notices for people about how it went."""
     from .notices import Notices
 
-    notices = Notices(session, say)
+    notices = Notices(session, status.say)
     with status.running():
         result = session.run(before_exit=before_exit)
     notices.ended(result)
@@ -249,9 +249,10 @@ class TraceCommand(ProgramCommand):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Mark a `--json` that has no file."""
-        pairs = zip(args, [*args[1:], ""], strict=True)
-        marked = ["--json=-" if (arg, name.endswith(".json")) == ("--json", False) else arg for arg, name in pairs]
-        return super().parse_args(ctx, marked)
+        end = args.index("--") if "--" in args else len(args)
+        pairs = zip(args[:end], [*args[1:end], ""], strict=True)
+        own = ["--json=-" if (arg, name.endswith(".json")) == ("--json", False) else arg for arg, name in pairs]
+        return super().parse_args(ctx, own + args[end:])
 
 
 @cli.command(

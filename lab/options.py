@@ -42,8 +42,8 @@ MAX_INSTRUCTIONS: Final = 10_000_000_000
 class Options:
     """A machine and what runs on it. `programs` are files; all of them get the same `arguments`.
 
-    `pti` None lets the machine decide, `pcid` None means: if the processor has it. `until` is a symbol of the
-    first program.
+    `pti` None follows the processor (for now: off), `pcid` None means: if the processor has it. `until` is a
+    symbol of the first program.
     """
 
     programs: tuple[str, ...]

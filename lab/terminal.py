@@ -48,9 +48,9 @@ def console(stream: IO[str]) -> Console:
     return OurConsole(file=stream, color_system="auto" if has_colour(stream) else None, highlight=False)
 
 
-def say(message: str, colour: str = "red") -> None:
-    """Tell something about the run on standard error."""
-    name = click.style("cr3:", fg=colour, bold=True) if has_colour(sys.stderr) else "cr3:"
+def say(message: str) -> None:
+    """Tell something on standard error."""
+    name = click.style("cr3:", fg="red", bold=True) if has_colour(sys.stderr) else "cr3:"
     click.echo(f"{name} {message}", err=True, color=True)
 
 
@@ -101,6 +101,12 @@ class Status:
             self._shown = ""
             sys.stderr.write(ERASE)
             sys.stderr.flush()
+
+    def say(self, message: str) -> None:
+        """Tell something on standard error while the status may be shown."""
+        with self._lock:
+            self._hide()
+            say(message)
 
     def beside(self, stream: BinaryIO) -> BinaryIO:
         """The stream, made to hide the status before it writes."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import fields
 from functools import cache, partial
 from pathlib import PurePath
@@ -137,18 +137,21 @@ class Tracer:
     """Writes a line for each event of some kinds, and stops the machine after `limit` of them.
 
     `user_only` leaves out what the processor does in kernel mode, but nothing that the kernel itself tells.
+    Raises InputError for accesses on a machine that was asked to look at misses only.
     """
 
     def __init__(
         self,
         session: Session,
-        names: Iterable[str],
+        names: Collection[str],
         lines: JsonLines | TextLines,
         write: Callable[[str], object],
         *,
         limit: int | None = None,
         user_only: bool = False,
     ) -> None:
+        if "access" in names and session.options.engine == "trap":
+            raise InputError("the trap engine does not see every access; leave out --engine trap")
         self._kernel, self._locator = session.kernel, Locator(session.kernel)
         self._lines, self._write, self._limit, self._user_only = lines, write, limit, user_only
         self.count = 0

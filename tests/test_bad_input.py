@@ -57,6 +57,7 @@ def assert_refused(outcome: Outcome, *said: str) -> None:
         (["trace", HELLO, "--events", "sleep"], "there are access, all, cr3"),
         (["trace", HELLO, "--events", ","], "no events to trace"),
         (["trace", HELLO, "--limit", "0"], "--limit"),
+        (["trace", HELLO, "--events", "access", "--engine", "trap"], "leave out --engine trap"),
         (["walk", HELLO, "nothing"], "has no symbol 'nothing'"),
         (["walk", HELLO, "_start+x"], "'x' is not a number"),
         (["walk", HELLO, "0x800000000000"], "0x800000000000 is not canonical"),

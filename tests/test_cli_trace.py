@@ -171,6 +171,12 @@ def test_the_exit_code_is_the_programs() -> None:
     assert cr3("trace", LOOP, "--max-instructions", "30").exit_code == 124
 
 
+def test_json_is_an_option_only_before_two_dashes() -> None:
+    text = "_start: mov rsi, [rsp + 16]; mov edx, 6; mov edi, 1; mov eax, 1; syscall; mov eax, 60; syscall"
+    outcome = cr3("trace", source(text), "--events", "exit", "--", "--json")
+    assert (outcome.stdout.split()[1:], outcome.stderr) == (["1", "exit", "code", "1"], "--json")
+
+
 def test_limit_stops_after_so_many_events() -> None:
     outcome = cr3("trace", LOOP, "--events", "all", "--limit", "7")
     assert (outcome.exit_code, outcome.stdout.count("\n")) == (0, 7)
