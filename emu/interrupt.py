@@ -125,13 +125,15 @@ class Interrupts:
     def deliver(self, exception: ProcessorException) -> None:
         """Deliver an exception, or the double fault that delivering it makes. Raises TripleFault."""
         original = exception
+        if exception.address is not None:
+            self._control.cr2 = exception.address
         while True:
             try:
-                if exception.address is not None:
-                    self._control.cr2 = exception.address
                 self._enter(exception.vector, exception.error_code)
                 return
             except ProcessorException as second:
+                if second.address is not None:
+                    self._control.cr2 = second.address
                 exception = self._combine(exception, _external(second), original)
 
     def _combine(

@@ -69,8 +69,11 @@ SYSCALL_SIZE: Final = 2
 VMCALL_SIZE: Final = 3
 MASKED_POLL: Final = 64
 """Cycles after which a timer that is due is looked at again while interrupts are masked."""
+MAY_BE_TIME: Final = frozenset((TrapKind.DEADLINE, TrapKind.PRIVILEGED))
 TRAPS_BETWEEN_LOOKS: Final = 16
-"""The timer is looked at when the instruction deadline is reached, and every so many traps."""
+"""The timer is looked at when the instruction deadline is reached, after STI, HLT and their like, and every so many
+other traps."""
+
 _NATIVE_EVENTS: Final = {
     "tlb_miss": Event.TLB_MISS,
     "page_walk": Event.PAGE_WALK,
@@ -132,6 +135,7 @@ class Machine:
         self.flushes: dict[str, int] = {}
         self.cr3_writes = {"flush": 0, "noflush": 0}
         self._timer: tuple[int, int] | None = None
+        self._shadow = NEVER
         self._halt: Halt | None = None
         self._raised: BaseException | None = None
         self._in_hook = False
@@ -182,6 +186,12 @@ class Machine:
     def set_timer(self, cycles: int, vector: int) -> None:
         """Interrupt with `vector` once, `cycles` from now (the local APIC's TSC-deadline mode)."""
         self._timer = (self.clock.now + cycles, vector)
+
+    def allow_interrupts(self) -> None:
+        """STI: set IF. The instruction after it is still protected (SDM Vol. 2B, STI)."""
+        if not self.cpu.interrupt_flag:
+            self._shadow = self.state.instructions
+        self.cpu.interrupt_flag = True
 
     def wait_for_timer(self) -> bool:
         """Let time pass until the timer is due. False if it is not set."""
@@ -287,7 +297,7 @@ class Machine:
                 look = TRAPS_BETWEEN_LOOKS
             look -= 1
             trap = self.cpu.run()
-            if trap.kind is TrapKind.DEADLINE:
+            if trap.kind in MAY_BE_TIME:
                 look = 0
             self._reraise()
             try:
@@ -299,13 +309,17 @@ class Machine:
     def _arm(self) -> None:
         """Set the instruction deadline: the limit, or the earliest moment at which the timer can be due."""
         deadline = self.max_instructions
-        if self._timer is not None:
+        if self._shadow == self.state.instructions:
+            deadline = min(deadline, self._shadow + 1)
+        elif self._timer is not None:
             left = max(self._timer[0] - self.clock.now, 1 if self.cpu.interrupt_flag else MASKED_POLL)
             deadline = min(deadline, self.state.instructions + left * self.costs.instructions_per_cycle)
         self.state.deadline = deadline
 
     def _take_timer_interrupt(self) -> None:
         if self._timer is None or not self.cpu.interrupt_flag or self.clock.now < self._timer[0]:
+            return
+        if self._shadow == self.state.instructions:
             return
         vector = self._timer[1]
         self._timer = None
@@ -339,8 +353,9 @@ class Machine:
         try:
             self.interrupts.software(trap.vector)
         except ProcessorException as fault:
-            self.cpu.rip -= trap.size
+            self._account(self._address, self.cpl)  # it did not retire, and was the interrupted program's
             self.state.instructions -= 1
+            self.cpu.rip -= trap.size
             self.raise_exception(fault)
 
     def _on_privileged(self, trap: Trap) -> None:

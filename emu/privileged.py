@@ -192,7 +192,7 @@ def cli(machine: Machine, one: Instruction) -> None:
 @instruction("sti")
 def sti(machine: Machine, one: Instruction) -> None:
     """STI: interrupts again."""
-    machine.cpu.interrupt_flag = True
+    machine.allow_interrupts()
     machine.charge("entry_exit", machine.costs.cli_sti)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 from typing import Any, Final
 
+import numpy as np
 from unicorn import x86_const as x86
 
 from .exceptions import MachineError
@@ -136,9 +137,8 @@ class Softcore:
 
     def find_nesting(self, snapshots: list[bytes]) -> None:
         """Find the number of calls into Unicorn that are under way: 0 in the first snapshot, then 1, at most 2."""
-        values = [(ctypes.c_int32 * (UC_SIZE // 4)).from_buffer_copy(snapshot) for snapshot in snapshots]
-        wanted = 0, 1, 2
-        found = [i for i, seen in enumerate(zip(*values, strict=True)) if (seen[0], seen[1], max(seen)) == wanted]
+        seen = np.array([np.frombuffer(snapshot, dtype=np.int32) for snapshot in snapshots])
+        found = np.flatnonzero((seen[0] == 0) & (seen[1] == 1) & (seen.max(axis=0) == 2))
         if len(found) != 1:
             raise MachineError(self._unknown("no count of nested calls"))
-        self.nesting_address = self._handle + 4 * found[0]
+        self.nesting_address = self._handle + 4 * int(found[0])

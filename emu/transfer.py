@@ -43,6 +43,11 @@ HAS_ERROR_CODE: Final = 1 << 8 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 13 | 1 << 14
 INTERRUPT_GATE, TRAP_GATE = 0xE, 0xF
 TSS_RSP0, TSS_IST1 = 4, 0x24
 PRESENT_BIT: Final = 47
+DATA_TYPE, WRITABLE_DATA = 0x1A, 0x12
+"""Of a descriptor's byte 5: S, code, and writable or readable; a writable data segment."""
+
+LOCAL: Final = 1 << 2
+"""In a selector: of the local descriptor table, and there is none."""
 
 
 # --- the processor's state -----------------------------------------------------------------------------------------
@@ -227,7 +232,7 @@ def smap_window(s: Any, is_open: Any) -> Any:
 def _descriptor(s: Any, selector: Any) -> Any:
     """Load a segment descriptor from the GDT into `s.loaded`."""
     at = selector & 0xFFF8
-    if at == 0 or at + 7 > s.gdt_limit:
+    if at == 0 or selector & LOCAL or at + 7 > s.gdt_limit:
         return _fail(s, GP, selector & 0xFFFC)
     return _load(s, s.gdt_base + at, READ | IMPLICIT, False)
 
@@ -242,6 +247,21 @@ def _check_code_segment(s: Any, selector: Any) -> Any:
         return _fail(s, GP, selector & 0xFFFC)
     if not (descriptor >> PRESENT_BIT) & 1:
         return _fail(s, NP, selector & 0xFFFC)
+    return True
+
+
+@native
+def _check_stack_segment(s: Any, selector: Any, cpl: Any) -> Any:
+    """The stack segment to return to at `cpl`: writable data of that very privilege; the kernel may have none."""
+    if selector & 0xFFFC == 0:
+        return True if cpl != 3 and selector & 3 == cpl else _fail(s, GP, 0)
+    if not _descriptor(s, selector):
+        return False
+    kind = (s.loaded >> 40) & DATA_TYPE
+    if kind != WRITABLE_DATA or selector & 3 != cpl or (s.loaded >> 45) & 3 != cpl:
+        return _fail(s, GP, selector & 0xFFFC)
+    if not (s.loaded >> PRESENT_BIT) & 1:
+        return _fail(s, SS, selector & 0xFFFC)
     return True
 
 
@@ -337,10 +357,15 @@ def iretq(s: Any) -> Any:
             return False
         words(s.popped)[number] = s.loaded
     rip, cs, flags = words(s.popped)[0], words(s.popped)[1] & 0xFFFF, words(s.popped)[2]
+    ss = words(s.popped)[4] & 0xFFFF
+    if read_flags(s) & NT:
+        return _fail(s, GP, 0)
     if not _check_code_segment(s, cs):
         return False
     if cs & 3 < s.cpl or (s.loaded >> 45) & 3 != cs & 3:
         return _fail(s, GP, cs & 0xFFFC)
+    if not _check_stack_segment(s, ss, cs & 3):
+        return False
     if not is_canonical(s, rip):
         return _fail(s, GP, 0)
     registers[RIP] = rip
@@ -349,7 +374,7 @@ def iretq(s: Any) -> Any:
         flags = (flags & ~IF) | (IF if s.interrupt_flag else 0)
     write_flags(s, flags)
     s.cs = cs
-    s.ss = words(s.popped)[4] & 0xFFFF
+    s.ss = ss
     s.entry_exit_cycles += s.cost_iret
     _left_block(s)
     switch_mode(s, cs & 3)

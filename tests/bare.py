@@ -22,13 +22,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from emu.assembler import assemble_source
 from emu.control import DescriptorTable
 from emu.interrupt import VECTOR_NAMES
 from emu.machine import Machine
+from emu.profile import load_profile
 from emu.pte import ADDRESS_MASK, PAGE_SIZE, Pte
 
-__all__ = ["END", "ISTS", "KERNEL", "KERNEL_CODE", "RSP0", "STACK_TOP", "USER_CODE", "Bare", "Frame", "assemble"]
+__all__ = [
+    *("END", "GDT", "HANDLERS", "IDT", "INTERRUPT_GATE", "ISTS", "KERNEL", "KERNEL_CODE", "KERNEL_CS", "KERNEL_SS"),
+    *("RSP0", "STACK_TOP", "TRAP_GATE", "TSS", "USER_CODE", "USER_CS", "USER_SS", "Bare", "Frame", "assemble"),
+]
 
 KERNEL = 0xFFFF_8000_0000_0000
 IDT, GDT, TSS, HANDLERS = 0x8000, 0x9000, 0xA000, 0xB000
@@ -54,6 +60,7 @@ WITH_ERROR_CODE = (8, 10, 11, 12, 13, 14, 17)
 INTERRUPT_GATE, TRAP_GATE = 0xE, 0xF
 RSP = 4
 HANDLER_SIZE = 16
+SKYLAKE = load_profile("skylake")
 USER = Pte.P | Pte.W | Pte.U
 
 
@@ -82,7 +89,7 @@ class Bare:
     """The machine, with CPL 0 code at KERNEL_CODE and CPL 3 code at USER_CODE, a page each unless `map` adds some."""
 
     def __init__(self, **options: object) -> None:
-        self.machine = Machine("skylake", "4M", **options)  # type: ignore[arg-type]
+        self.machine = Machine(SKYLAKE, "4M", **options)  # type: ignore[arg-type]
         self.cpu, self.ram = self.machine.cpu, self.machine.ram
         self._tables = iter(range(TABLES, FREE, PAGE_SIZE))
         self._frames = iter(range(FREE, self.ram.size, PAGE_SIZE))
@@ -91,8 +98,9 @@ class Bare:
         self.on: dict[int, Callable[[Frame], object]] = {}
         self.calls: dict[int, Callable[[], object]] = {}
         self.machine.monitor = self._monitor
-        for pa in range(0, self.ram.size, PAGE_SIZE):
-            self.map(KERNEL + pa, pa, Pte.P | Pte.W)
+        for pa in range(0, self.ram.size, 512 * PAGE_SIZE):
+            table = self.entry(KERNEL + pa) // 8
+            self.ram.words[table : table + 512] = np.arange(pa, pa + 512 * PAGE_SIZE, PAGE_SIZE) | int(Pte.P | Pte.W)
         self.map(STACK_TOP - PAGE_SIZE)
         self.cpu.gprs[RSP] = STACK_TOP
         self.machine.write_cr3(self.top)
@@ -109,7 +117,7 @@ class Bare:
         for ist, top in ISTS.items():
             self.ram.write(TSS + 0x1C + 8 * ist, top.to_bytes(8, "little"))
         self.machine.load_task_register(TSS_SELECTOR)
-        plain, coded = (assemble(text) for text in ("vmcall; iretq", "vmcall; add rsp, 8; iretq"))
+        plain, coded = bytes.fromhex("0f01c1 48cf"), bytes.fromhex("0f01c1 4883c408 48cf")  # vmcall; add rsp, 8; iretq
         for vector in range(256):
             self.ram.write(HANDLERS + HANDLER_SIZE * vector, coded if vector in WITH_ERROR_CODE else plain)
             self.gate(vector)
