@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tlb_model import PlainTlb
 
+from emu.control import Msr
 from emu.exceptions import InputError, ProcessorException
 from emu.machine import Machine
 from emu.profile import PAGE_SIZES, load_profile
-from emu.pte import Access, Pte
+from emu.pte import Access, Efer, Pte
 from emu.state import TlbKind
 
 PAGE, OLD, NEW = 0x50_0000, 0x20_0000, 0x30_0000
@@ -84,6 +85,26 @@ def test_a_cached_table_remembers_the_rights_of_the_levels_above_it() -> None:
     pml4e = bare.tables.entry(PAGE, level=4)
     bare.machine.ram.store64(pml4e, bare.machine.ram.load64(pml4e) & ~Pte.W)
     assert translate(bare, PAGE + KIB4, Access.WRITE) == OLD
+
+
+@pytest.mark.parametrize("psc", [(4, 0, 0), (0, 4, 0), (0, 0, 4)], ids=["PML4E", "PDPTE", "PDE"])
+@pytest.mark.parametrize(
+    ("access", "cpl", "error_code"), [(Access.WRITE, 0, 3), (Access.FETCH, 0, 0x11), (Access.READ, 3, 5)]
+)
+def test_what_an_upper_level_forbids_is_forbidden_through_a_cached_table_too(
+    psc: tuple[int, int, int], access: Access, cpl: int, error_code: int
+) -> None:
+    bare = BareMetal(part(psc=psc))
+    bare.machine.write_msr(Msr.EFER, bare.machine.control.efer | Efer.NXE)
+    for va in (PAGE, PAGE + KIB4):
+        bare.tables.map(va, OLD, DIRTY)
+    pml4e = bare.tables.entry(PAGE, level=4)
+    bare.machine.ram.store64(pml4e, bare.machine.ram.load64(pml4e) & ~USER | Pte.P | Pte.NX)
+    translate(bare, PAGE)
+    bare.machine.set_cpl(cpl)
+    with pytest.raises(ProcessorException) as caught:
+        translate(bare, PAGE + KIB4, access)
+    assert caught.value.error_code == error_code
 
 
 def test_a_page_fault_drops_the_cached_tables_of_its_address() -> None:
