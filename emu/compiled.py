@@ -22,7 +22,10 @@ import platformdirs
 
 __all__ = ["addresses", "cache_file"]
 
-_SOURCES = ("native", "records", "state", "pte", "tlb", "walk", "soft_tlb", "translate", "transfer", "callbacks")
+_SOURCES = (
+    *("native", "records", "state", "pte", "tlb", "walk", "soft_tlb"),
+    *("translate", "transfer", "fetch", "counting", "callbacks", "services"),
+)
 _PREFIX = "cr3_"
 _UNUSED_SYMBOLS = ("numba_gil_ensure", "numba_gil_release")
 """numba refers to these where a compiled function raises; ours never do."""
@@ -66,7 +69,8 @@ def cache_file() -> Path:
 def _link() -> bytes:
     """Compile all entries and link them into one object file."""
     os.environ.setdefault("NUMBA_OPT", "0")  # each entry would be optimised with all it calls; once is enough
-    import_module("emu.callbacks")
+    for name in ("callbacks", "services"):
+        import_module(f"emu.{name}")
     from .native import ENTRIES
 
     whole: Any = None

@@ -417,6 +417,7 @@ class Cpu:
         if len(code) < size:
             code += self.ram.read(s.second_pa, size - len(code))
         self._watch(self.blocks.learn(code))
+        s.block_key = 0  # it has not begun
 
     def _on_refetch(self, _error: int) -> None:
         """The soft-TLB was flushed; start again."""
@@ -427,7 +428,9 @@ class Cpu:
         left = s.deadline - s.instructions
         if left <= 0:
             return Trap(TrapKind.DEADLINE)
-        return self._run_until(self.blocks.address_of(left)) or Trap(TrapKind.DEADLINE)
+        last = self.blocks.address_of(left)
+        s.block_key = 0  # it has not begun
+        return self._run_until(last) or Trap(TrapKind.DEADLINE)
 
     def _run_until(self, va: int) -> Trap | None:
         """Execute straight-line code up to `va`. Returns the trap that happened before, or None when there."""

@@ -471,6 +471,10 @@ class Machine:
     def _tell_instruction(self, va: int, size: int, _unused: int) -> None:
         self.events.emit(InstructionEvent(self.clock.now, self.pid, va, size, self.cpl))
 
+    def _on_self_modified(self, va: int, *_unused: int) -> None:
+        """A block wrote to itself and is left at `va`, where execution begins again."""
+        self.cpu.not_executed(va, inclusive=True)
+
     def _cpuid(self, *_unused: int) -> None:
         gprs = self.cpu.gprs
         words = cpuid(self.profile, gprs[0] & MASK32, gprs[1] & MASK32)
@@ -500,6 +504,7 @@ class Machine:
         Event.PAGE_WALK: _tell_walk,
         Event.ACCESS: _tell_access,
         Event.INSTRUCTION: _tell_instruction,
+        Event.SELF_MODIFIED: _on_self_modified,
         Event.CPUID: _cpuid,
         Event.RDTSC: _rdtsc,
         Event.RDTSCP: _rdtscp,

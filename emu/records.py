@@ -11,7 +11,7 @@ import numpy as np
 from .native import call, native, reference
 from .state import Block, State, TlbEntry
 
-__all__ = ["block_at", "entry_at", "notify", "state_at"]
+__all__ = ["block_at", "entry_at", "leave", "notify", "state_at"]
 
 
 def _signed(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -47,3 +47,11 @@ block_at = reference(record_type(Block))
 def notify(s: Any, event: Any, a: Any, b: Any, c: Any) -> None:
     """Tell Python about an event, now."""
     call(s.notify, (event, a, b, c))
+
+
+@native
+def leave(s: Any, reason: Any, detail: Any) -> None:
+    """Leave Unicorn after this hook, for a `Stop` reason."""
+    s.stop = reason
+    s.stop_detail = detail
+    call(s.uc_emu_stop, (s.uc,))

@@ -89,6 +89,7 @@ class Event(IntEnum):
     PAGE_WALK = 1
     ACCESS = 2
     INSTRUCTION = 3
+    SELF_MODIFIED = 4
     CPUID = 8
     RDTSC = 9
     RDTSCP = 10
