@@ -29,7 +29,6 @@ CR4_SUPPORTED: Final = (
     | Cr4.OSFXSR
     | Cr4.OSXMMEXCPT
     | Cr4.FSGSBASE
-    | Cr4.OSXSAVE
     | Cr4.LA57
     | Cr4.PCIDE
     | Cr4.SMEP
@@ -105,7 +104,7 @@ class Control:
             (features.la57, Cr4.LA57),
         ):
             if not present:
-                self._supported &= ~bit
+                self._supported &= ~int(bit)
         self._sync()
 
     def _sync(self) -> None:

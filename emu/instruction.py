@@ -324,7 +324,7 @@ def _name(found: Any, registers: tuple[str, ...]) -> str:
         if source in ("cr", "dr"):
             return f"mov_from_{source}"
     if name == "mov" and not _SEGMENTS.isdisjoint(registers):
-        return "mov_to_segment" if registers[0] in _SEGMENTS else "mov_from_segment"
+        return {0x8C: "mov_from_segment", 0x8E: "mov_to_segment"}[found.opcode[0]]
     if found.opcode[0] == 0xFF and found.modrm >> 3 & 7 in (3, 5):
         return {"call": "lcall", "jmp": "ljmp"}.get(name, name)
     return "sysretl" if name == "sysret" else name

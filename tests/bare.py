@@ -28,12 +28,12 @@ from emu.assembler import assemble_source
 from emu.control import DescriptorTable
 from emu.interrupt import VECTOR_NAMES
 from emu.machine import Machine
-from emu.profile import load_profile
+from emu.profile import Profile, load_profile
 from emu.pte import ADDRESS_MASK, PAGE_SIZE, Pte
 
 __all__ = [
     *("END", "GDT", "HANDLERS", "IDT", "INTERRUPT_GATE", "ISTS", "KERNEL", "KERNEL_CODE", "KERNEL_CS", "KERNEL_SS"),
-    *("RSP0", "STACK_TOP", "TRAP_GATE", "TSS", "USER_CODE", "USER_CS", "USER_SS", "Bare", "Frame", "assemble"),
+    *("RSP0", "STACK_TOP", "TRAP_GATE", "TSS", "USER_CODE", "USER_CS", "USER_SS", "SKYLAKE", "Bare", "Frame", "assemble"),
 ]
 
 KERNEL = 0xFFFF_8000_0000_0000
@@ -88,8 +88,8 @@ class Frame:
 class Bare:
     """The machine, with CPL 0 code at KERNEL_CODE and CPL 3 code at USER_CODE, a page each unless `map` adds some."""
 
-    def __init__(self, **options: object) -> None:
-        self.machine = Machine(SKYLAKE, "4M", **options)  # type: ignore[arg-type]
+    def __init__(self, cpu: Profile = SKYLAKE, **options: object) -> None:
+        self.machine = Machine(cpu, "4M", **options)  # type: ignore[arg-type]
         self.cpu, self.ram = self.machine.cpu, self.machine.ram
         self._tables = iter(range(TABLES, FREE, PAGE_SIZE))
         self._frames = iter(range(FREE, self.ram.size, PAGE_SIZE))
