@@ -13,7 +13,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from command import ROOT, cr3, cr3_process, program, source, stats
+from command import ROOT, compile_once, cr3, cr3_process, program, source, stats
 from expectations import PROGRAMS, expectation
 
 from emu import GuestHalted
@@ -149,6 +149,7 @@ def test_what_is_not_the_programs_fault_is_exit_code_70(
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
 @pytest.mark.parametrize("engine", ["trap", "access"])
 def test_control_c_ends_even_a_loop_without_system_calls_quietly(engine: str) -> None:
+    compile_once()
     command = [sys.executable, "-m", "lab", "run", "--engine", engine, str(source(SAY_IT_AND_LOOP))]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout and process.stdout.readline() == b"here\n"
@@ -160,6 +161,7 @@ def test_control_c_ends_even_a_loop_without_system_calls_quietly(engine: str) ->
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGPIPE")
 @pytest.mark.parametrize("command", [["run"], ["trace", "--events", "insn"]], ids=" ".join)
 def test_a_reader_that_leaves_ends_it_quietly(command: list[str]) -> None:
+    compile_once()
     whole = [sys.executable, "-m", "lab", *command, str(source(SAY_IT_FOREVER))]
     with subprocess.Popen(whole, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout and process.stderr
@@ -302,6 +304,7 @@ def in_terminal(command: list[str], environment: dict[str, str]) -> bytes:
 
 
 def test_it_starts_without_what_only_others_need() -> None:
+    compile_once()
     script = (
         "import sys\nfrom lab.cli import cli\n"
         "try: cli(['run', 'programs/hello.asm'])\n"

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import click
 import pytest
-from command import ROOT, cr3, program
+from command import ROOT, compile_once, cr3, program
 
 from lab.cli import cli
 
@@ -68,6 +68,7 @@ def pattern_of(line: str) -> str:
 @pytest.fixture
 def workplace(tmp_path: Path) -> Path:
     """A folder with what a reader of the manual has around, and the commands `cr3` and `python`."""
+    compile_once()
     for name in ("programs", "examples"):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "bin").mkdir()
