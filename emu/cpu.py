@@ -9,26 +9,26 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import Enum, auto
-from typing import Any, Final
+from typing import Final
 
 import unicorn as uc_api
 from unicorn import unicorn_const as uc_const
-from unicorn import x86_const as x86
 from unicorn.unicorn_py3.unicorn import uclib
 
 from .blocks import BlockTable
 from .exceptions import MachineError
 from .guard import Guard
+from .hooks import Hooks
 from .instruction import MAX_SIZE, Instruction, decode, is_too_long
 from .mmu import Mmu
+from .power_on import check_soft_tlb, enter_ring3
 from .pte import PAGE_SIZE, Access
 from .ram import Ram
 from .softcore import GPR_NAMES, Softcore
 from .state import FLUSH_COMMAND, Engine, Fault, State, Stop
+from .trap import VMCALL, Trap, TrapKind
 
-__all__ = ["Cpu", "Trap", "TrapKind"]
+__all__ = ["Cpu"]
 
 RIP: Final = 16
 SINGLE_STEP_VECTOR, BREAKPOINT_VECTOR, GENERAL_PROTECTION = 1, 3, 13
@@ -37,38 +37,6 @@ NEVER: Final = (1 << 63) - 1
 PAGE: Final = ~(PAGE_SIZE - 1)
 NOWHERE: Final = MASK64
 """In place of an instruction's address: none (an instruction cannot begin on the last byte and end)."""
-USER_SELECTORS: Final = 0x23 << 48
-"""STAR for the one real SYSRET at power-on: CS 0x33 and SS 0x2b, as Linux has them."""
-
-
-class TrapKind(Enum):
-    """Why the processor left Unicorn."""
-
-    PAGE_FAULT = auto()  # or #GP/#SS for an address that is not canonical; see Trap.vector
-    EXCEPTION = auto()  # raised by the instruction at RIP itself: #DE, #DB ...
-    SOFTWARE_INTERRUPT = auto()  # INT n, INT3: RIP is after it
-    PRIVILEGED = auto()  # needs the model: system instructions, and #GP or #UD otherwise
-    SYSCALL = auto()  # RIP is after it
-    VMCALL = auto()  # at CPL 0; RIP is at it
-    DEADLINE = auto()  # the instruction deadline
-    BREAKPOINT = auto()  # before one of the addresses given to stop_before()
-    ARRIVED = auto()  # inside Cpu only: at the address that it ran to
-    REQUESTED = auto()  # an event hook asked to stop
-
-
-@dataclass(frozen=True, slots=True)
-class Trap:
-    """What happened. `vector`, `error_code` and `address` where there is an exception to deliver."""
-
-    kind: TrapKind
-    vector: int = 0
-    error_code: int | None = None
-    address: int | None = None
-    instruction: Instruction | None = None
-    size: int = 0  # of INT n
-
-
-VMCALL: Final = Trap(TrapKind.VMCALL)
 
 
 class Cpu:
@@ -78,13 +46,13 @@ class Cpu:
         self.state, self.ram, self.mmu, self._code = state, ram, mmu, code
         self.uc = uc_api.Uc(uc_const.UC_ARCH_X86, uc_const.UC_MODE_64)
         self.uc.mem_map_ptr(0, ram.size, uc_const.UC_PROT_ALL, ram.words.ctypes.data)
-        self._enter_ring3()
+        enter_ring3(self.uc)
         self.core = Softcore(self.uc)
         self.gprs = self.core.gprs
         self._handle = ctypes.c_void_p(self.core._handle)
         self._scratch = ctypes.c_uint64()
         self._popped = (ctypes.c_uint64 * 5)()
-        self._check_soft_tlb()
+        check_soft_tlb(self.uc, self.core, self.ram)
         self._share_addresses()
         word = ctypes.c_int64
         find = ctypes.CFUNCTYPE(word, word, word)(code["find_block"])
@@ -93,129 +61,39 @@ class Cpu:
         self._address = address = ctypes.addressof(state)
         self.blocks = BlockTable(state, lambda key: find(address, key))
         self.guard = Guard(state, ram)
-        self._hooks: dict[str, int] = {}
+        self._hooks = Hooks(self._handle, state, code)
+        self._every_access = self._every_instruction = 0  # their hooks, if they are there
         self._watched: dict[int, int] = {}
         self._breakpoints: dict[int, int] = {}
         self._stopped_before = NOWHERE
         self._target = NOWHERE
         self._has_exits = False
-        self._install(engine)
+        if engine == Engine.ACCESS:
+            self.see_every_access()
+        if state.no_tlb:
+            self.see_every_instruction(True)
         state.deadline = NEVER
         ram.on_code_write = self._code_written
 
-    # --- power-on ---------------------------------------------------------------------------------------------
-
-    def _enter_ring3(self) -> None:
-        """Execute one real SYSRET with paging off; from then on Unicorn runs in ring 3."""
-        uc = self.uc
-        uc.ctl_exits_enabled(True)
-        uc.ctl_set_exits([])
-        uc.mem_write(PAGE_SIZE, b"\x48\x0f\x07")
-        uc.msr_write(0xC000_0081, USER_SELECTORS)
-        uc.msr_write(0xC000_0080, uc.msr_read(0xC000_0080) | 1)
-        uc.reg_write(x86.UC_X86_REG_RCX, PAGE_SIZE)
-        uc.reg_write(x86.UC_X86_REG_R11, 0x202)
-        uc.emu_start(PAGE_SIZE, 0, count=1)
-        uc.mem_write(PAGE_SIZE, bytes(3))
-        uc.ctl_set_tlb_mode(uc_const.UC_TLB_VIRTUAL)
-        uc.reg_write(x86.UC_X86_REG_MXCSR, 0x1F80)
-        uc.reg_write(x86.UC_X86_REG_FPCW, 0x37F)
-        uc.reg_write(x86.UC_X86_REG_FPTAG, 0xFFFF)
-        uc.reg_write(x86.UC_X86_REG_CR0, uc.reg_read(x86.UC_X86_REG_CR0) | 0x22)
-
-    def _check_soft_tlb(self) -> None:
-        """Load from two pages that share a place in the soft-TLB, and look where their entries are."""
-        snapshots = [self.core.snapshot()]
-
-        def identity(_uc: Any, va: int, access: int, result: Any, _data: Any) -> bool:
-            snapshots.append(self.core.snapshot())
-            result.paddr = va % (8 * PAGE_SIZE)
-            result.perms = uc_const.UC_PROT_EXEC if access == uc_const.UC_MEM_FETCH else uc_const.UC_PROT_READ
-            return True
-
-        hooks = [
-            self.uc.hook_add(uc_const.UC_HOOK_TLB_FILL, identity),
-            self.uc.hook_add(uc_const.UC_HOOK_INSN_INVALID, lambda uc, _: uc.emu_stop() or True),
-        ]
-        self.ram.write(0, b"\x8a\x03\x0f\x0b")  # mov al, [rbx]; ud2
-        first, second = 0x4000_2000, 0x4000_2000 + (256 << 12)
-        self.uc.ctl_set_exits([first])  # not reached, but looked up in the end
-        for va in (first, second):
-            self.gprs[3] = va
-            self.uc.emu_start(0, MASK64)
-            self.core.check_soft_tlb(va, self.ram.words.ctypes.data + va % (8 * PAGE_SIZE))
-        self.core.check_victims(first)
-        self.core.find_nesting(snapshots)
-        self.uc.ctl_set_exits([])
-        for hook in hooks:
-            self.uc.hook_del(hook)
-        self.uc.ctl_flush_tb()
-        self.ram.write(0, bytes(4))
-        for index in range(17):
-            self.gprs[index] = 0
-
     def _share_addresses(self) -> None:
-        s, core = self.state, self.core
-        s.uc = core._handle
-        s.uc_ctl = ctypes.cast(uclib.uc_ctl, ctypes.c_void_p).value
-        s.uc_emu_stop = ctypes.cast(uclib.uc_emu_stop, ctypes.c_void_p).value
-        s.uc_reg_read = ctypes.cast(uclib.uc_reg_read, ctypes.c_void_p).value
-        s.uc_reg_write = ctypes.cast(uclib.uc_reg_write, ctypes.c_void_p).value
+        """Tell native code where everything is."""
+        s = self.state
+        for function in ("uc_ctl", "uc_emu_stop", "uc_reg_read", "uc_reg_write"):
+            setattr(s, function, ctypes.cast(getattr(uclib, function), ctypes.c_void_p).value)
         s.scratch, s.popped = ctypes.addressof(self._scratch), ctypes.addressof(self._popped)
-        s.env = core.env
-        s.nesting = core.nesting_address
-        s.gs_base, s.is_software = core.gs_base_address, core.is_software_address
-        s.soft_tlb, s.soft_used = core.soft_tlb_address, core.soft_used_address
-        s.soft_victims, s.old_exception = core.soft_victims_address, core.old_exception_address
         s.ram, s.ram_size = self.ram.words.ctypes.data, self.ram.size
         s.frame_flags, s.frame_va = self.ram.frame_flags.ctypes.data, self.ram.frame_va.ctypes.data
+        self.core.share(s)
         self.flush_soft_tlb()
 
     # --- hooks ------------------------------------------------------------------------------------------------
 
-    def _hook(self, name: str, kind: int, begin: int = 1, end: int = 0, *extra: int) -> int:
-        handle = ctypes.c_size_t()
-        status = uclib.uc_hook_add(
-            self._handle,
-            ctypes.byref(handle),
-            kind,
-            ctypes.c_void_p(self._code[name]),
-            ctypes.c_void_p(ctypes.addressof(self.state)),
-            ctypes.c_uint64(begin),
-            ctypes.c_uint64(end),
-            *(ctypes.c_int(number) for number in extra),
-        )
-        if status:
-            raise MachineError(f"Unicorn refuses the hook {name} (error {status})")
-        return handle.value
-
-    def _unhook(self, handle: int) -> None:
-        uclib.uc_hook_del(self._handle, ctypes.c_size_t(handle))
-
-    def _install(self, engine: Engine) -> None:
-        for name, kind, number in (
-            ("fill", uc_const.UC_HOOK_TLB_FILL, 0),
-            ("block", uc_const.UC_HOOK_BLOCK, 0),
-            ("interrupt", uc_const.UC_HOOK_INTR, 0),
-            ("invalid", uc_const.UC_HOOK_INSN_INVALID, 0),
-            ("syscall", uc_const.UC_HOOK_INSN, x86.UC_X86_INS_SYSCALL),
-            ("cpuid", uc_const.UC_HOOK_INSN, x86.UC_X86_INS_CPUID),
-            ("rdtsc", uc_const.UC_HOOK_INSN, x86.UC_X86_INS_RDTSC),
-            ("rdtscp", uc_const.UC_HOOK_INSN, x86.UC_X86_INS_RDTSCP),
-        ):
-            extra = (number,) if kind == uc_const.UC_HOOK_INSN else ()
-            self._hooks[name] = self._hook(name, kind, 1, 0, *extra)
-        if engine == Engine.ACCESS:
-            self.see_every_access()
-        if self.state.no_tlb:
-            self.see_every_instruction(True)
-
     def see_every_access(self) -> None:
         """Switch to the access engine (there is no way back: what it needs to know it learns from now on)."""
-        if "access" not in self._hooks:
+        if not self._every_access:
             self.state.engine = Engine.ACCESS
             kinds = uc_const.UC_HOOK_MEM_READ | uc_const.UC_HOOK_MEM_WRITE
-            self._hooks["access"] = self._hook("access", kinds)
+            self._every_access = self._hooks.add("access", kinds)
             self._retranslate()
 
     def see_every_instruction(self, wanted: bool) -> None:
@@ -224,29 +102,28 @@ class Cpu:
 
     def stop_before(self, addresses: tuple[int, ...]) -> None:
         """Return from `run` with BREAKPOINT before one of these addresses executes, and go on from there after it."""
-        self._hook_code(addresses, "instruction" in self._hooks)
+        self._hook_code(addresses, bool(self._every_instruction))
 
     def _hook_code(self, breakpoints: tuple[int, ...], every_instruction: bool) -> None:
         """Install what is called before instructions anew: the order is that in which Unicorn calls.
 
         An instruction at which we stop is not told; one that the model executes is.
         """
-        for handle in (*self._breakpoints.values(), *self._watched.values()):
-            self._unhook(handle)
-        if "instruction" in self._hooks:
-            self._unhook(self._hooks.pop("instruction"))
+        for handle in (*self._breakpoints.values(), *self._watched.values(), self._every_instruction):
+            self._hooks.remove(handle)
+        self._every_instruction = 0
         code = uc_const.UC_HOOK_CODE
-        self._breakpoints = {va: self._hook("breakpoint", code, va, va) for va in breakpoints}
+        self._breakpoints = {va: self._hooks.add("breakpoint", code, va, va) for va in breakpoints}
         if every_instruction:
-            self._hooks["instruction"] = self._hook("instruction", code)
-        self._watched = {va: self._hook("watch", code, va, va) for va in self._watched}
+            self._every_instruction = self._hooks.add("instruction", code)
+        self._watched = {va: self._hooks.add("watch", code, va, va) for va in self._watched}
         self._retranslate()
 
     def _watch(self, addresses: list[int]) -> None:
         """Call `watch` before some instructions of the current block."""
         new = [va for va in addresses if va not in self._watched]
         for va in new:
-            self._watched[va] = self._hook("watch", uc_const.UC_HOOK_CODE, va, va)
+            self._watched[va] = self._hooks.add("watch", uc_const.UC_HOOK_CODE, va, va)
         if new:
             self._remove_translation(self.state.block_va, self.state.block_key >> 48)
 
@@ -476,7 +353,7 @@ class Cpu:
         self.not_executed(rip, inclusive=True)
         if s.fault == Fault.PAGE and instruction is not None and instruction.modifies:
             s.fault_code |= 2  # Unicorn loads first; the processor asks for a write at once (unlocked RMW included)
-        stack = instruction is not None and _uses_stack(instruction, s.fault_access)
+        stack = instruction is not None and instruction.uses_stack(writes=s.fault_access == Access.WRITE)
         return Trap(TrapKind.PAGE_FAULT, *self.mmu.refusal(address, stack=stack))
 
     def _fetch_fault(self, rip: int) -> Trap | None:
@@ -514,7 +391,7 @@ class Cpu:
         if vector == SINGLE_STEP_VECTOR:
             return self._single_step(rip)
         if vector == GENERAL_PROTECTION:
-            return self._privileged(rip)
+            return self._on_invalid(_error)
         self.not_executed(rip, inclusive=True)
         return Trap(TrapKind.EXCEPTION, vector)
 
@@ -526,8 +403,9 @@ class Cpu:
         s.rep_va = s.block_key = 0
         return Trap(TrapKind.EXCEPTION, SINGLE_STEP_VECTOR)
 
-    def _privileged(self, rip: int) -> Trap:
+    def _on_invalid(self, _error: int) -> Trap:
         """An instruction that Unicorn may not or cannot execute. It counts as executed until someone refuses it."""
+        rip = self.rip
         place = self.blocks.place(rip)
         self.not_executed(rip, inclusive=False)
         if place is None or not place.instruction.known:  # Unicorn did not read to its end
@@ -545,9 +423,6 @@ class Cpu:
             return Trap(TrapKind.EXCEPTION, GENERAL_PROTECTION, 0)
         return Trap(TrapKind.PRIVILEGED, instruction=instruction)
 
-    def _on_invalid(self, _error: int) -> Trap:
-        return self._privileged(self.rip)
-
     def _on_syscall(self, _error: int) -> Trap:
         self.state.rep_va = self.state.block_key = 0
         return Trap(TrapKind.SYSCALL)
@@ -555,9 +430,6 @@ class Cpu:
     def _on_vmcall(self, _error: int) -> Trap:
         self.state.rep_va = self.state.block_key = 0
         return VMCALL
-
-    def _on_requested(self, _error: int) -> Trap:
-        return Trap(TrapKind.REQUESTED)
 
     _STOPS: Final[dict[int, Callable[[Cpu, int], Trap | None]]] = {
         Stop.NONE: _on_none,
@@ -572,9 +444,5 @@ class Cpu:
         Stop.UNKNOWN_BLOCK: _on_unknown_block,
         Stop.REFETCH: _on_refetch,
         Stop.DANGER: _on_danger,
-        Stop.REQUESTED: _on_requested,
+        Stop.REQUESTED: lambda _cpu, _error: Trap(TrapKind.REQUESTED),
     }
-
-
-def _uses_stack(instruction: Instruction, access: int) -> bool:
-    return instruction.stack_reads if access == Access.READ else instruction.stack_writes

@@ -150,6 +150,10 @@ class Instruction:
         """Does any access of it go through SS?"""
         return self.stack_reads or self.stack_writes
 
+    def uses_stack(self, *, writes: bool) -> bool:
+        """Does its write, or its read, go through SS?"""
+        return self.stack_writes if writes else self.stack_reads
+
     @property
     def rotates_through_carry(self) -> bool:
         """RCL or RCR of memory: Unicorn changes CF before a write that may still be refused."""

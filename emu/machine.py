@@ -30,33 +30,28 @@ from . import privileged, silent  # noqa: F401 - it registers its instructions
 from .clock import Clock
 from .compiled import addresses
 from .control import Control, DescriptorTable, Msr, is_canonical
-from .cpu import Cpu, Trap, TrapKind
+from .cpu import Cpu
 from .cpuid import cpuid
 from .events import (
-    AccessEvent,
     Cr3Write,
     ExceptionEvent,
     Hub,
-    InstructionEvent,
     InterruptEvent,
-    PageWalk,
     TlbFlush,
-    TlbMiss,
-    WalkStep,
 )
 from .exceptions import InputError, ProcessorException
 from .interrupt import VECTOR_NAMES, Interrupts, Vector
 from .mmu import Mmu
+from .notices import Notices
 from .profile import Costs, Profile, load_profile
 from .pte import Cr4
 from .ram import Ram, parse_size
-from .state import Engine, Event, State, Stop
+from .state import Engine, State
+from .trap import Trap, TrapKind
 
 __all__ = ["ENGINES", "Halt", "Machine"]
 
 ENGINES: Final = ("auto", "trap", "access")
-ACCESS_NAMES: Final = ("read", "write", "fetch")
-TLB_NAMES: Final = ("itlb", "dtlb", "stlb")
 MASK32: Final = (1 << 32) - 1
 MASK64: Final = (1 << 64) - 1
 NEVER: Final = (1 << 63) - 1
@@ -74,12 +69,6 @@ TRAPS_BETWEEN_LOOKS: Final = 16
 """The timer is looked at when the instruction deadline is reached, after STI, HLT and their like, and every so many
 other traps."""
 
-_NATIVE_EVENTS: Final = {
-    "tlb_miss": Event.TLB_MISS,
-    "page_walk": Event.PAGE_WALK,
-    "access": Event.ACCESS,
-    "instruction": Event.INSTRUCTION,
-}
 
 
 class Halt(Enum):
@@ -137,11 +126,7 @@ class Machine:
         self._timer: tuple[int, int] | None = None
         self._shadow = NEVER
         self._halt: Halt | None = None
-        self._raised: BaseException | None = None
-        self._in_hook = False
-        self._wanted_late: list[tuple[str, bool]] = []
-        self._share_notify()
-        self.events.changed = self._listeners_changed
+        self._notices = Notices(self)
 
     def _five_levels(self) -> None:
         if not self.profile.features.la57:
@@ -176,8 +161,7 @@ class Machine:
     def stop(self) -> None:
         """Make `run` return when the current instruction is done."""
         self._halt = Halt.STOPPED
-        if self._in_hook:
-            self._leave_unicorn()
+        self._notices.leave_if_inside()
 
     def stop_before(self, *addresses: int) -> None:
         """Make `run` return before one of these addresses executes; replaces earlier ones."""
@@ -284,6 +268,25 @@ class Machine:
         if self.events.wants("tlb_flush"):
             self.events.emit(TlbFlush(self.clock.now, self.pid, reason, va, pcid))
 
+    def read_time_stamp(self, *, auxiliary: bool) -> None:
+        """RDTSC, RDTSCP: the clock in EDX:EAX, as of this instruction."""
+        s, gprs = self.state, self.cpu.gprs
+        self.charge("rdtsc", self.costs.rdtsc)
+        later = self.cpu.blocks.tail(self.cpu.rip, inclusive=False).instructions
+        s.instructions -= later
+        now = self.clock.now
+        s.instructions += later
+        gprs[0], gprs[2] = now & MASK32, now >> 32 & MASK32
+        if auxiliary:
+            gprs[1] = self.control.msrs[Msr.TSC_AUX]
+
+    def identify(self) -> None:
+        """CPUID: leaf in EAX, subleaf in ECX, answered from our own table."""
+        gprs = self.cpu.gprs
+        words = cpuid(self.profile, gprs[0] & MASK32, gprs[1] & MASK32)
+        gprs[0], gprs[3], gprs[1], gprs[2] = words
+        self.charge("cpuid", self.costs.cpuid)
+
     # --- running --------------------------------------------------------------------------------------------------
 
     def run(self) -> Halt:
@@ -299,7 +302,7 @@ class Machine:
             trap = self.cpu.run()
             if trap.kind in MAY_BE_TIME:
                 look = 0
-            self._reraise()
+            self._notices.settle()
             try:
                 self._HANDLERS[trap.kind](self, trap)
             except ProcessorException as exception:
@@ -405,109 +408,6 @@ class Machine:
         TrapKind.DEADLINE: _on_deadline,
         TrapKind.BREAKPOINT: _on_breakpoint,
         TrapKind.REQUESTED: _on_requested,
-    }
-
-    # --- what native code tells -------------------------------------------------------------------------------------
-
-    def _share_notify(self) -> None:
-        word = ctypes.c_int64
-        self._notify = ctypes.CFUNCTYPE(word, word, word, word, word)(self._on_notify)
-        self.state.notify = ctypes.cast(self._notify, ctypes.c_void_p).value
-
-    def _on_notify(self, event: int, a: int, b: int, c: int) -> int:
-        """Called by native code, inside Unicorn. Nothing may be raised through C: it is kept for `run`."""
-        self._in_hook = True
-        try:
-            self._NOTIFIED[event](self, a & MASK64, b, c)
-        except BaseException as error:  # handed on, not swallowed
-            self._raised = self._raised or error
-            self._leave_unicorn()
-        finally:
-            self._in_hook = False
-        return 0
-
-    def _leave_unicorn(self) -> None:
-        self.state.stop = Stop.REQUESTED
-        self.cpu.uc.emu_stop()
-
-    def _reraise(self) -> None:
-        """Raise what a hook raised, and install what it subscribed to."""
-        late, self._wanted_late = self._wanted_late, []
-        for name, wanted in late:
-            self._listeners_changed(name, wanted)
-        if self._raised is not None:
-            error, self._raised = self._raised, None
-            raise error
-
-    def _listeners_changed(self, name: str, wanted: bool) -> None:
-        """Turn the native side of an event on or off."""
-        if name not in _NATIVE_EVENTS:
-            return
-        if self._in_hook:
-            self._wanted_late.append((name, wanted))
-            self._leave_unicorn()
-            return
-        bit = 1 << _NATIVE_EVENTS[name]
-        self.state.listeners = self.state.listeners | bit if wanted else self.state.listeners & ~bit
-        if name == "instruction":
-            self.cpu.see_every_instruction(wanted)
-        elif name == "access" and wanted:
-            self.cpu.see_every_access()
-
-    def _tell_miss(self, va: int, access: int, tlb: int) -> None:
-        names = TLB_NAMES[tlb], va, ACCESS_NAMES[access & 3]
-        self.events.emit(TlbMiss(self.clock.now, self.pid, *names, self.cpl))
-
-    def _tell_walk(self, va: int, access: int, leaf: int) -> None:
-        s = self.state
-        steps = tuple(WalkStep(s.walk_addresses[i], s.walk_entries[i]) for i in range(s.walk_depth))
-        name = ACCESS_NAMES[access & 3]
-        self.events.emit(PageWalk(self.clock.now, self.pid, va, name, self.cpl, leaf != 0, steps))
-
-    def _tell_access(self, va: int, kind_and_size: int, pa: int) -> None:
-        kind = ACCESS_NAMES[kind_and_size & 3]
-        self.events.emit(AccessEvent(self.clock.now, self.pid, kind, va, pa, kind_and_size >> 8, self.cpl))
-
-    def _tell_instruction(self, va: int, size: int, _unused: int) -> None:
-        self.events.emit(InstructionEvent(self.clock.now, self.pid, va, size, self.cpl))
-
-    def _on_self_modified(self, va: int, *_unused: int) -> None:
-        """A block wrote to itself and is left at `va`, where execution begins again."""
-        self.cpu.not_executed(va, inclusive=True)
-
-    def _cpuid(self, *_unused: int) -> None:
-        gprs = self.cpu.gprs
-        words = cpuid(self.profile, gprs[0] & MASK32, gprs[1] & MASK32)
-        gprs[0], gprs[3], gprs[1], gprs[2] = words
-        self.charge("cpuid", self.costs.cpuid)
-
-    def read_time_stamp(self, *, auxiliary: bool) -> None:
-        """RDTSC, RDTSCP: the clock in EDX:EAX, as of this instruction."""
-        s, gprs = self.state, self.cpu.gprs
-        self.charge("rdtsc", self.costs.rdtsc)
-        later = self.cpu.blocks.tail(self.cpu.rip, inclusive=False).instructions
-        s.instructions -= later
-        now = self.clock.now
-        s.instructions += later
-        gprs[0], gprs[2] = now & MASK32, now >> 32 & MASK32
-        if auxiliary:
-            gprs[1] = self.control.msrs[Msr.TSC_AUX]
-
-    def _rdtsc(self, *_unused: int) -> None:
-        self.read_time_stamp(auxiliary=False)
-
-    def _rdtscp(self, *_unused: int) -> None:
-        self.read_time_stamp(auxiliary=True)
-
-    _NOTIFIED: Final[dict[int, Callable[..., None]]] = {
-        Event.TLB_MISS: _tell_miss,
-        Event.PAGE_WALK: _tell_walk,
-        Event.ACCESS: _tell_access,
-        Event.INSTRUCTION: _tell_instruction,
-        Event.SELF_MODIFIED: _on_self_modified,
-        Event.CPUID: _cpuid,
-        Event.RDTSC: _rdtsc,
-        Event.RDTSCP: _rdtscp,
     }
 
     # --- counting -----------------------------------------------------------------------------------------------------

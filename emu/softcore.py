@@ -17,6 +17,7 @@ import numpy as np
 from unicorn import x86_const as x86
 
 from .exceptions import MachineError
+from .state import State
 
 __all__ = ["GPR_NAMES", "Softcore"]
 
@@ -107,6 +108,14 @@ class Softcore:
         if len(places) != 1:
             raise MachineError(self._unknown("a segment base in another place"))
         return self.env + 8 * places[0]
+
+    def share(self, state: State) -> None:
+        """Tell native code where Unicorn keeps things."""
+        state.uc, state.env, state.nesting = self._handle, self.env, self.nesting_address
+        state.gs_base, state.is_software = self.gs_base_address, self.is_software_address
+        state.old_exception = self.old_exception_address
+        state.soft_tlb, state.soft_used = self.soft_tlb_address, self.soft_used_address
+        state.soft_victims = self.soft_victims_address
 
     @staticmethod
     def _unknown(found: str) -> str:

@@ -1,0 +1,130 @@
+"""What native code tells Python at once: events that somebody listens to, and a few instructions of the model's.
+
+The call comes through C, out of the middle of Unicorn. So nothing may be raised here, and Unicorn's translated code may
+not be changed: what a listener raises is kept until Unicorn has been left, and so is what it subscribes to.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from .events import AccessEvent, InstructionEvent, PageWalk, TlbMiss, WalkStep
+from .state import Event, Stop
+
+if TYPE_CHECKING:
+    from .machine import Machine
+
+__all__ = ["Notices"]
+
+ACCESS_NAMES: Final = ("read", "write", "fetch")
+TLB_NAMES: Final = ("itlb", "dtlb", "stlb")
+MASK64: Final = (1 << 64) - 1
+_NATIVE_EVENTS: Final = {
+    "tlb_miss": Event.TLB_MISS,
+    "page_walk": Event.PAGE_WALK,
+    "access": Event.ACCESS,
+    "instruction": Event.INSTRUCTION,
+}
+
+
+class Notices:
+    """Receives what the native code of one machine tells, and turns its events on and off."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine, self._state, self._events = machine, machine.state, machine.events
+        self._raised: BaseException | None = None
+        self._inside = False
+        self._late: list[tuple[str, bool]] = []
+        word = ctypes.c_int64
+        self._function = ctypes.CFUNCTYPE(word, word, word, word, word)(self._receive)
+        machine.state.notify = ctypes.cast(self._function, ctypes.c_void_p).value
+        machine.events.changed = self._changed
+
+    def _receive(self, event: int, a: int, b: int, c: int) -> int:
+        """Called by native code, inside Unicorn."""
+        self._inside = True
+        try:
+            self._RECEIVERS[event](self, a & MASK64, b, c)
+        except BaseException as error:  # handed on by `settle`
+            self._raised = self._raised or error
+            self.leave_if_inside()
+        finally:
+            self._inside = False
+        return 0
+
+    def leave_if_inside(self) -> None:
+        """Have Unicorn left as soon as it can be, if it is running now."""
+        if self._inside:
+            self._state.stop = Stop.REQUESTED
+            self._machine.cpu.uc.emu_stop()
+
+    def settle(self) -> None:
+        """Unicorn was left: install what listeners subscribed to, raise what they raised."""
+        late, self._late = self._late, []
+        for name, wanted in late:
+            self._changed(name, wanted)
+        if self._raised is not None:
+            error, self._raised = self._raised, None
+            raise error
+
+    def _changed(self, name: str, wanted: bool) -> None:
+        """The first listener of an event came, or the last one went: turn its native side on or off."""
+        if name not in _NATIVE_EVENTS:
+            return
+        if self._inside:
+            self._late.append((name, wanted))
+            self.leave_if_inside()
+            return
+        bit = 1 << _NATIVE_EVENTS[name]
+        self._state.listeners = self._state.listeners | bit if wanted else self._state.listeners & ~bit
+        if name == "instruction":
+            self._machine.cpu.see_every_instruction(wanted)
+        elif name == "access" and wanted:
+            self._machine.cpu.see_every_access()
+
+    @property
+    def _when(self) -> tuple[int, int]:
+        return self._machine.clock.now, self._machine.pid
+
+    def _miss(self, va: int, access: int, tlb: int) -> None:
+        name = ACCESS_NAMES[access & 3]
+        self._events.emit(TlbMiss(*self._when, TLB_NAMES[tlb], va, name, self._machine.cpl))
+
+    def _walk(self, va: int, access: int, leaf: int) -> None:
+        s = self._state
+        steps = tuple(WalkStep(s.walk_addresses[i], s.walk_entries[i]) for i in range(s.walk_depth))
+        name = ACCESS_NAMES[access & 3]
+        self._events.emit(PageWalk(*self._when, va, name, self._machine.cpl, leaf != 0, steps))
+
+    def _access(self, va: int, kind_and_size: int, pa: int) -> None:
+        kind, size = ACCESS_NAMES[kind_and_size & 3], kind_and_size >> 8
+        self._events.emit(AccessEvent(*self._when, kind, va, pa, size, self._machine.cpl))
+
+    def _instruction(self, va: int, size: int, _unused: int) -> None:
+        self._events.emit(InstructionEvent(*self._when, va, size, self._machine.cpl))
+
+    def _self_modified(self, va: int, *_unused: int) -> None:
+        """A block wrote to itself and is left at `va`, where execution begins again."""
+        self._machine.cpu.not_executed(va, inclusive=True)
+
+    def _cpuid(self, *_unused: int) -> None:
+        self._machine.identify()
+
+    def _rdtsc(self, *_unused: int) -> None:
+        self._machine.read_time_stamp(auxiliary=False)
+
+    def _rdtscp(self, *_unused: int) -> None:
+        self._machine.read_time_stamp(auxiliary=True)
+
+    _RECEIVERS: Final[dict[int, Callable[..., None]]] = {
+        Event.TLB_MISS: _miss,
+        Event.PAGE_WALK: _walk,
+        Event.ACCESS: _access,
+        Event.INSTRUCTION: _instruction,
+        Event.SELF_MODIFIED: _self_modified,
+        Event.CPUID: _cpuid,
+        Event.RDTSC: _rdtsc,
+        Event.RDTSCP: _rdtscp,
+    }
