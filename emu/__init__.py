@@ -6,21 +6,25 @@ Start with `Machine`, which shows a complete example.
 
 from __future__ import annotations
 
-from .events import Event, Hub, event, event_names
-from .exceptions import (
-    AssemblyError,
-    EmuError,
-    GuestHalted,
-    ImageError,
-    InputError,
-    MachineError,
-    ProfileError,
-    TripleFault,
-)
-from .machine import Halt, Machine
-from .page_walk import PageWalkReport, Step, page_walk
-from .profile import Profile, load_profile, profile_names
-from .pte import PAGE_SHIFT, PAGE_SIZE, Access, Cr0, Cr4, Efer, Pte, Rflags
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from .events import Event, Hub, event, event_names
+    from .exceptions import (
+        AssemblyError,
+        EmuError,
+        GuestHalted,
+        ImageError,
+        InputError,
+        MachineError,
+        ProfileError,
+        TripleFault,
+    )
+    from .machine import Halt, Machine
+    from .page_walk import PageWalkReport, Step, page_walk
+    from .profile import Profile, load_profile, profile_names
+    from .pte import PAGE_SHIFT, PAGE_SIZE, Access, Cr0, Cr4, Efer, Pte, Rflags
 
 __all__ = [
     "PAGE_SHIFT",
@@ -52,3 +56,31 @@ __all__ = [
     "page_walk",
     "profile_names",
 ]
+
+_HOMES: Final = {
+    "events": ("Event", "Hub", "event", "event_names"),
+    "exceptions": (
+        "AssemblyError",
+        "EmuError",
+        "GuestHalted",
+        "ImageError",
+        "InputError",
+        "MachineError",
+        "ProfileError",
+        "TripleFault",
+    ),
+    "machine": ("Halt", "Machine"),
+    "page_walk": ("PageWalkReport", "Step", "page_walk"),
+    "profile": ("Profile", "load_profile", "profile_names"),
+    "pte": ("PAGE_SHIFT", "PAGE_SIZE", "Access", "Cr0", "Cr4", "Efer", "Pte", "Rflags"),
+}
+"""Where each public name is at home. They are imported when they are asked for first: a program that only assembles
+need not wait for the machine."""
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its home."""
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{home}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
