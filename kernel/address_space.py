@@ -21,8 +21,10 @@ from .vma import Prot, Vma, VmaSet
 
 __all__ = ["AddressSpace"]
 
+PAGE_MASK: Final = ~(PAGE_SIZE - 1)
 STACK_GUARD: Final = 256 * PAGE_SIZE
-"""A stack does not grow closer than this to the mapping below it (stack_guard_gap)."""
+"""A stack does not grow closer than this to a mapping below it, unless that is inaccessible or a stack, too
+(stack_guard_gap; expand_downwards in mm/vma.c)."""
 
 
 class AddressSpace:
@@ -48,7 +50,7 @@ class AddressSpace:
         if fixed:
             self._check_fixed(start, size, replace)
         else:
-            start = self._choose(start & ~(PAGE_SIZE - 1), size)
+            start = self._choose(start & PAGE_MASK, size)
         pattern = vma or Vma(0, 0, prot)
         self.vmas.insert(
             Vma(start, start + size, prot, pattern.backing, pattern.offset, pattern.grows_down, pattern.name)
@@ -69,6 +71,8 @@ class AddressSpace:
 
     def _choose(self, hint: int, size: int) -> int:
         """The hint if it is free, else the highest gap below the stack. Raises Errno(ENOMEM)."""
+        if hint:
+            hint = max(hint, MMAP_MIN_ADDR)  # round_hint_to_min
         if MMAP_MIN_ADDR <= hint <= TASK_SIZE - size and not self.vmas.overlapping(hint, hint + size):
             return hint
         gap = self.vmas.gap(size, MMAP_MIN_ADDR, MMAP_BASE)
@@ -102,10 +106,11 @@ class AddressSpace:
     def grow_stack(self, address: int) -> Vma | None:
         """The stack VMA, extended down to `address`, if that is within the limit and keeps the gap (expand_stack)."""
         vma = self.vmas.find_next(address)
-        start = address & ~(PAGE_SIZE - 1)
+        start = address & PAGE_MASK
         if vma is None or not vma.grows_down or STACK_TOP - start > STACK_LIMIT:
             return None
-        if self.vmas.overlapping(max(start - STACK_GUARD, 0), vma.start):
+        below = self.vmas.overlapping(max(start - STACK_GUARD, 0), vma.start)
+        if any(other.prot and not other.grows_down for other in below):
             return None
         self.vmas.remove(vma.start, vma.end)
         grown = Vma(start, vma.end, vma.prot, grows_down=True, name=vma.name)

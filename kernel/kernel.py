@@ -83,6 +83,7 @@ class Kernel:
             raise InputError("page-table isolation is not built yet: run with PTI off")
         self.machine, self.events = machine, machine.events
         self.stdin, self.stdout, self.stderr = (stream or io.BytesIO() for stream in (stdin, stdout, stderr))
+        self._returned = b""
         self._populate = populate
         booted = boot(machine, pcid=pcid)
         self.text, self.frames, self.memory = booted.text, booted.frames, booted.memory
@@ -359,6 +360,12 @@ class Kernel:
 
     def stdin_read(self, size: int) -> bytes:
         """What standard input has, up to `size` bytes; empty at its end."""
+        if self._returned:
+            data, self._returned = self._returned[:size], self._returned[size:]
+            return data
         read = getattr(self.stdin, "read1", self.stdin.read)
-        data: bytes = read(size) if size else b""
-        return data
+        return bytes(read(size)) if size else b""
+
+    def stdin_return(self, data: bytes) -> None:
+        """Give back what could not be delivered: it will be read next."""
+        self._returned = data + self._returned

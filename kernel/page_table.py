@@ -114,9 +114,10 @@ class PageTable:
                 yield index, entry
 
     def leaves(self, start: int, end: int, memory: PhysicalMemory | None = None) -> Iterator[tuple[int, int, int]]:
-        """(va, PTE, physical address of the PTE) of every present 4 KiB user page from `start` up to `end`, skipping missing tables.
+        """(va, PTE, physical address of the PTE) of every present 4 KiB user page from `start` up to `end`.
 
-        With a `memory` of their own, people look without being seen: nothing is translated or counted.
+        Missing tables are skipped. With a `memory` of their own, people look without being seen: nothing is
+        translated or counted.
         """
         yield from self._leaves(memory or self.memory, self.pgd, TOP_LEVEL, 0, start, end)
 

@@ -27,10 +27,12 @@ PROT_ALL: Final = 7
 @syscall(9)
 def mmap(kernel: Kernel, address: int, size: int, prot: int, flags: int, _fd: int, offset: int) -> int:
     """Map anonymous private memory. What is not built yet answers ENODEV or EOPNOTSUPP, never a wrong success."""
-    if offset & 0xFFF or not flags & (MAP_SHARED | MAP_PRIVATE):
+    if offset & 0xFFF:
         raise Errno(errno.EINVAL)
     if not flags & MAP_ANONYMOUS:
         raise Errno(errno.EBADF if _fd & 0xFFFF_FFFF > 2 else errno.ENODEV)
+    if not flags & (MAP_SHARED | MAP_PRIVATE):
+        raise Errno(errno.EINVAL)
     known = MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS | MAP_POPULATE | MAP_FIXED_NOREPLACE | MAP_IGNORED
     if flags & ~known:
         raise Errno(errno.EOPNOTSUPP)
