@@ -188,4 +188,3 @@ def _switch_on(machine: Machine, page_table: PageTable, percpu: int, text: Kerne
     machine.write_msr(Msr.FMASK, SYSCALL_MASK)
     machine.write_msr(Msr.GS_BASE, percpu)
     machine.write_msr(Msr.KERNEL_GS_BASE, 0)
-
