@@ -30,7 +30,9 @@ from .trap import VMCALL, Trap, TrapKind
 
 __all__ = ["Cpu"]
 
-RIP: Final = 16
+RSP, RIP = 4, 16
+RETURN_ADDRESS: Final = 8
+RET_IMM16: Final = b"\xc2"
 SINGLE_STEP_VECTOR, BREAKPOINT_VECTOR, GENERAL_PROTECTION = 1, 3, 13
 MASK64: Final = (1 << 64) - 1
 NEVER: Final = (1 << 63) - 1
@@ -361,6 +363,8 @@ class Cpu:
         s = self.state
         page = s.fault_page
         address = rip
+        if s.fault == Fault.NOT_CANONICAL:
+            self._take_back_branch()
         if rip & PAGE & MASK64 != page and s.fault == Fault.PAGE:
             code, fault_code = s.fault, s.fault_code
             first = self._first_on_page(rip, page)
@@ -370,6 +374,24 @@ class Cpu:
         s.rep_va = 0
         s.block_key = 0
         return Trap(TrapKind.PAGE_FAULT, *self.mmu.refusal(address))
+
+    def _take_back_branch(self) -> None:
+        """A jump, call or return checks its target before anything changes: it faults where it is (SDM Vol. 2, JMP).
+
+        AMD parts fault at the target, as Unicorn does. What CALL has pushed stays in memory, below RSP.
+        """
+        s, instructions = self.state, self.blocks.instructions()
+        if not instructions or instructions[-1].name not in ("jmp", "call", "ret"):
+            return
+        branch = instructions[-1]
+        self.rip = s.block_va + (s.block_key >> 48) - branch.size
+        if branch.name == "call":
+            self.gprs[RSP] += RETURN_ADDRESS
+        elif branch.name == "ret":
+            code = self.code_at(self.rip, branch.size)
+            extra = int.from_bytes(code[-2:], "little") if code[-3:-2] == RET_IMM16 else 0
+            self.gprs[RSP] -= RETURN_ADDRESS + extra
+        self.not_executed(self.rip, inclusive=True)
 
     def _first_on_page(self, rip: int, page: int) -> int:
         """Address of the first instruction from `rip` on that touches `page`, the next one."""

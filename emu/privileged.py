@@ -272,6 +272,14 @@ def wbinvd(machine: Machine, one: Instruction) -> None:
     """WBINVD, INVD: no cache to write back."""
 
 
+@instruction("int1", privileged=False)
+def int1(machine: Machine, one: Instruction) -> bool:
+    """INT1: a #DB after it, whatever the gate's DPL (SDM Vol. 2A, INT n)."""
+    machine.cpu.rip = (machine.cpu.rip + one.size) & MASK64
+    machine.raise_exception(ProcessorException(Vector.DB))
+    return True
+
+
 # --- reading what the processor is ----------------------------------------------------------------------------
 
 
