@@ -49,9 +49,7 @@ class Translation:
 class Mmu:
     """TLBs of one profile over one RAM."""
 
-    def __init__(
-        self, state: State, ram: Ram, profile: Profile, policy: str, tlb: bool, code: dict[str, int]
-    ) -> None:
+    def __init__(self, state: State, ram: Ram, profile: Profile, policy: str, tlb: bool, code: dict[str, int]) -> None:
         if policy not in TLB_POLICIES:
             raise InputError(f"unknown TLB policy {policy!r}; there are {', '.join(TLB_POLICIES)}")
         self.state, self.ram, self.profile = state, ram, profile
@@ -208,5 +206,3 @@ def _translation(array: Any, entry: Any) -> Translation:
         shift = int(array.shifts).bit_length() - 1
     flags = Pte(entry.leaf & (Pte.P | Pte.W | Pte.U | Pte.D | Pte.G | Pte.NX))
     return Translation(kind, 1 << shift, entry.tag & ~0xFFF, entry.leaf & 0xF_FFFF_FFFF_F000, entry.tag & 0xFFF, flags)
-
-
