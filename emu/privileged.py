@@ -83,24 +83,35 @@ _REFUSED: Final = frozenset(
 # --- control registers ---------------------------------------------------------------------------------------
 
 
-@instruction("mov_to_cr")
+CONTROL_REGISTERS: Final = frozenset({"cr0", "cr2", "cr3", "cr4", "cr8"})
+
+
+def _check_control_register(machine: Machine, name: str) -> None:
+    """A register that does not exist is #UD at any CPL, one that does is #GP at CPL 3 (SDM Vol. 2B, MOV)."""
+    if name not in CONTROL_REGISTERS:
+        raise ProcessorException(Vector.UD)
+    if machine.cpl:
+        raise ProcessorException(Vector.GP, 0)
+
+
+@instruction("mov_to_cr", privileged=False)
 def mov_to_cr(machine: Machine, one: Instruction) -> None:
     """MOV CRn, r64."""
     target, source = one.registers
+    _check_control_register(machine, target)
     write = {"cr0": machine.write_cr0, "cr2": machine.write_cr2, "cr3": machine.write_cr3, "cr4": machine.write_cr4}
     if target not in write:
         raise ProcessorException(Vector.UD)
     write[target](register(machine, source))
 
 
-@instruction("mov_from_cr")
+@instruction("mov_from_cr", privileged=False)
 def mov_from_cr(machine: Machine, one: Instruction) -> None:
     """MOV r64, CRn."""
     target, source = one.registers
+    _check_control_register(machine, source)
     control = machine.control
     values = {"cr0": control.cr0, "cr2": control.cr2, "cr3": control.cr3, "cr4": control.cr4, "cr8": 0}
-    if source not in values:
-        raise ProcessorException(Vector.UD)
     set_register(machine, target, values[source])
     machine.charge("control_registers", machine.costs.mov_from_cr)
 

@@ -17,8 +17,11 @@ import os
 import platform
 import shutil
 import signal
+import struct
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,10 +30,12 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
 __all__ = [
+    "FaultInfo",
     "NativeBuildError",
     "NativeResult",
     "build_native",
     "count_instructions",
+    "fault_of",
     "requires_native",
     "run_native",
     "symbol_address",
@@ -108,7 +113,7 @@ def symbol_address(executable: Path, name: str) -> int:
 
 
 # <sys/ptrace.h>, and the place of rip in struct user_regs_struct (<sys/user.h>)
-_TRACEME, _PEEKUSER, _SINGLESTEP = 0, 3, 9
+_TRACEME, _PEEKUSER, _CONT, _SINGLESTEP, _GETSIGINFO = 0, 3, 7, 9, 0x4202
 _RIP = 16 * 8
 
 
@@ -121,6 +126,36 @@ def count_instructions(source: Path | str, until: str | None = None) -> int:
     """
     executable = build_native(source.read_text() if isinstance(source, Path) else source)
     end = symbol_address(executable, until) if until else None
+    with _traced(executable) as pid:
+        return _step_through(pid, end)
+
+
+@dataclass(frozen=True)
+class FaultInfo:
+    """What a process is told about its fault (siginfo_t, see sigaction(2))."""
+
+    signal: int
+    code: int
+    address: int
+
+
+def fault_of(source: str) -> FaultInfo:
+    """Return the first signal of a program; ValueError if it exits without one."""
+    with _traced(build_native(source)) as pid:
+        os.waitpid(pid, 0)  # the stop at exec
+        _ptrace(_CONT, pid)
+        _, status = os.waitpid(pid, 0)
+        if not os.WIFSTOPPED(status):
+            raise ValueError("the program ended without a signal")
+        info = ctypes.create_string_buffer(128)
+        _ptrace(_GETSIGINFO, pid, 0, ctypes.addressof(info))
+        number, _, code, address = struct.unpack_from("=iiixxxxQ", info)
+        return FaultInfo(number, code, address)
+
+
+@contextmanager
+def _traced(executable: Path) -> Iterator[int]:
+    """Start a process that is stopped at its first instruction; it ends with the block."""
     process = subprocess.Popen(
         [executable],
         stdin=subprocess.DEVNULL,
@@ -128,7 +163,7 @@ def count_instructions(source: Path | str, until: str | None = None) -> int:
         preexec_fn=lambda: _ptrace(_TRACEME),
     )
     try:
-        return _step_through(process.pid, end)
+        yield process.pid
     finally:
         process.kill()
         process.wait()
