@@ -381,7 +381,8 @@ FAULT_ADDRESSES = {
     "code on two pages": """
         anonymous 4096, 7, 0x32, 0x10000000; lea rbx, [rax + 4095]; mov byte ptr [rbx], 0x48; jmp rbx""",
     "a copy stops": """
-        anonymous 8192, 3, 0x32, 0x10000000; lea rdi, [rax + 4000]; lea rsi, [rip + buffer]; mov ecx, 6000; rep movsb""",
+        anonymous 8192, 3, 0x32, 0x10000000; lea rdi, [rax + 4000]; lea rsi, [rip + buffer]
+        mov ecx, 6000; rep movsb""",
     "a copy stops, backwards": """
         anonymous 8192, 3, 0x32, 0x10000000; lea rdi, [rax + 4000]; lea rsi, [rip + buffer + 8000]
         mov ecx, 6000; std; rep movsb""",
