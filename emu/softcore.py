@@ -48,16 +48,21 @@ def _word(address: int) -> ctypes.c_uint64:
     return ctypes.c_uint64.from_address(address)
 
 
-def _is_readable(address: int, size: int) -> bool:
-    """Whether a range of this process's memory can be read; asked of the kernel, so that a wrong guess is harmless."""
+def _copy(address: int, size: int) -> bytes:
+    """A copy of this process's memory, as far as it is there; asked of the kernel, so that a wrong guess is harmless."""
     try:
         with open("/proc/self/mem", "rb", buffering=0) as memory:  # noqa: PTH123
             memory.seek(address)
-            return len(memory.read(size)) == size
-    except FileNotFoundError:
-        return True  # not Linux: nothing to ask
+            return memory.read(size)
+    except FileNotFoundError:  # not Linux: nothing to ask
+        return bytes((ctypes.c_char * size).from_address(address))
     except (OSError, ValueError, OverflowError):
-        return False
+        return b""
+
+
+def _is_readable(address: int, size: int) -> bool:
+    """Whether a range of this process's memory is there."""
+    return len(_copy(address, size)) == size
 
 
 class Softcore:
@@ -140,9 +145,10 @@ class Softcore:
 
     def snapshot(self) -> bytes:
         """Unicorn's own structure as it is now."""
-        if not _is_readable(self._handle, UC_SIZE):
+        copied = _copy(self._handle, UC_SIZE)
+        if len(copied) < UC_SIZE:
             raise MachineError(self._unknown("less than there should be"))
-        return bytes((ctypes.c_char * UC_SIZE).from_address(self._handle))
+        return copied
 
     def find_nesting(self, snapshots: list[bytes]) -> None:
         """Find the number of calls into Unicorn that are under way: 0 in the first snapshot, then 1, at most 2."""
