@@ -176,10 +176,10 @@ def line(speed: Speed) -> str:
 
 
 def means(speeds: list[Speed]) -> dict[str, float]:
-    """Geometric means over the programs with locality."""
+    """Geometric means over the programs with locality; of the access engine's speed, over those with accesses."""
     local = [speed for speed in speeds if speed.has_locality]
     ratios = {f"trap/{to}": geometric_mean(speed.ratio(to) for speed in local) for to in ("raw", "virtual", "naive")}
-    return ratios | {"access MIPS": geometric_mean(speed.mips["access"] for speed in local)}
+    return ratios | {"access MIPS": geometric_mean(speed.mips["access"] for speed in local if speed.accesses)}
 
 
 @click.command(help=__doc__)
