@@ -22,9 +22,9 @@ if TYPE_CHECKING:
         TripleFault,
     )
     from .machine import Halt, Machine
-    from .page_walk import PageWalkReport, Step, page_walk
     from .profile import Profile, load_profile, profile_names
     from .pte import PAGE_SHIFT, PAGE_SIZE, Access, Cr0, Cr4, Efer, Pte, Rflags
+    from .walk_report import PageWalkReport, Step, page_walk
 
 __all__ = [
     "PAGE_SHIFT",
@@ -70,9 +70,9 @@ _HOMES: Final = {
         "TripleFault",
     ),
     "machine": ("Halt", "Machine"),
-    "page_walk": ("PageWalkReport", "Step", "page_walk"),
     "profile": ("Profile", "load_profile", "profile_names"),
     "pte": ("PAGE_SHIFT", "PAGE_SIZE", "Access", "Cr0", "Cr4", "Efer", "Pte", "Rflags"),
+    "walk_report": ("PageWalkReport", "Step", "page_walk"),
 }
 """Where each public name is at home. They are imported when they are asked for first: a program that only assembles
 need not wait for the machine."""

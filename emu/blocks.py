@@ -111,7 +111,7 @@ class BlockTable:
             else:
                 block.reads += one.reads
                 block.writes += one.writes
-            if is_models or one.rep or one.rotates_through_carry:
+            if is_models or one.rep or one.rotates_through_carry or one.stores_condition:
                 watched.append(va)
             va += one.size
         block.is_watched = bool(watched)

@@ -61,6 +61,8 @@ STOP_VMCALL, STOP_REFETCH, STOP_DANGER = int(Stop.VMCALL), int(Stop.REFETCH), in
 BAD_PHYSICAL: Final = int(Fault.BAD_PHYSICAL)
 GENERAL_PROTECTION: Final = 13
 ENV_RCX: Final = 1
+ENV_CC_OP: Final = 21
+CC_OP_EFLAGS: Final = 1
 
 
 # --- translation ---------------------------------------------------------------------------------------------
@@ -141,6 +143,18 @@ def _answer_probe(s: Any, va: Any, result: Any) -> Any:
 
 
 @native
+def _keep_flags(s: Any) -> None:
+    """Undo what Unicorn does to the flags before it calls us inside an instruction that had a CODE hook.
+
+    After the hook it has computed RFLAGS into one word (CC_OP_EFLAGS); but now it has gone back to the operation that
+    they came from at the start of the instruction, whose operand that word has overwritten.
+    """
+    env = words(s.env)
+    if env[ENV_RIP] == s.hooked_va:
+        env[ENV_CC_OP] = (env[ENV_CC_OP] & ~0xFFFFFFFF) | CC_OP_EFLAGS
+
+
+@native
 def _ask(s: Any, va: Any, kind: Any) -> Any:
     """Translate for Unicorn's sake."""
     return quiet_walk(s, va, kind) if s.no_tlb else translate(s, va, kind)
@@ -158,6 +172,8 @@ def fill(uc: Any, va: Any, uc_kind: Any, result: Any, user_data: Any) -> Any:
             return _answer_probe(s, va, result)
         if words(s.env)[ENV_RIP] == va + 4096:  # an exit begins a page, and Unicorn looks one byte before it
             return _answer_anything(result)
+    else:
+        _keep_flags(s)
     leaf = _ask(s, va, kind)
     if leaf and kind == READ and not permitted(s, leaf, WRITE) and rotates_through_carry(s):
         kind = WRITE
@@ -191,6 +207,7 @@ def block(uc: Any, va: Any, size: Any, user_data: Any) -> None:
 @native
 def _watch(s: Any, va: Any) -> None:
     """Stop before an instruction that is the model's, or count one iteration of a REP."""
+    s.hooked_va = va
     current = block_at(s.blocks, s.block_index)
     if current.model_va == va:
         leave(s, STOP_MODEL, 0)
@@ -247,6 +264,7 @@ def _will_fault(s: Any, va: Any, kind: Any) -> Any:
 def access(uc: Any, uc_kind: Any, pa: Any, size32: Any, value: Any, user_data: Any) -> None:
     """UC_HOOK_MEM_READ and UC_HOOK_MEM_WRITE; `pa` is physical."""
     s = state_at(user_data, 0)
+    _keep_flags(s)
     kind = word(uc_kind) - UC_MEM_READ
     size = word(size32)
     va = (words(s.frame_va)[pa >> 12] & PAGE) | (pa & 0xFFF)
@@ -267,6 +285,7 @@ def access(uc: Any, uc_kind: Any, pa: Any, size32: Any, value: Any, user_data: A
 def instruction(uc: Any, va: Any, size32: Any, user_data: Any) -> None:
     """UC_HOOK_CODE everywhere: walk for the fetch (`--tlb none`), tell listeners. A REP is fetched once."""
     s = state_at(user_data, 0)
+    s.hooked_va = va
     if s.repeats:
         return
     if s.no_tlb:

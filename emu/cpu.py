@@ -345,6 +345,8 @@ class Cpu:
         s, rip = self.state, self.rip
         if s.fault_access == Access.FETCH:
             return self._fetch_fault(rip)
+        if rip == s.hooked_va:
+            self.core.keep_computed_flags()
         address = self.core.invalid_address.value
         place = self.blocks.place(rip)
         instruction = self._instruction_at(rip) if place is None else place.instruction

@@ -160,6 +160,11 @@ class Instruction:
         return self.name in ("rcl", "rcr") and self.memory is not None
 
     @property
+    def stores_condition(self) -> bool:
+        """SETcc of memory: Unicorn may compute the flags in place before a write that may still be refused."""
+        return self.name.startswith("set") and self.memory is not None
+
+    @property
     def known(self) -> bool:
         """Does it decode?  Only `decode_block` returns instructions that do not."""
         return self.name != UNKNOWN

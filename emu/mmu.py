@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from .exceptions import InputError, MachineError, ProcessorException
-from .page_walk import page_walk
 from .profile import PAGE_SIZES, Profile, TlbGeometry
 from .pte import PAGE_SIZE, Access, Pte
 from .ram import Ram
 from .state import Fault, State, TlbArray, TlbEntry, TlbKind
+from .walk_report import page_walk
 
 __all__ = ["TLB_POLICIES", "Mmu", "Translation"]
 

@@ -32,6 +32,10 @@ UC_INVALID_ADDRESS: Final = 1416
 UC_SIZE: Final = 1 << 14
 CPU_ENV: Final = 35408
 ENV_RIP: Final = 128
+ENV_CC_SRC: Final = 152
+ENV_CC_OP: Final = 168
+CC_OP_EFLAGS: Final = 1
+"""The flags are in `cc_src`, not to be computed from the operands of the last operation."""
 ENV_ERROR_CODE: Final = 5384
 ENV_IS_INT: Final = 5388
 ENV_OLD_EXCEPTION: Final = 5496
@@ -49,7 +53,7 @@ def _word(address: int) -> ctypes.c_uint64:
 
 
 def _copy(address: int, size: int) -> bytes:
-    """A copy of this process's memory, as far as it is there; asked of the kernel, so that a wrong guess is harmless."""
+    """A copy of this process's memory, as far as it is there; asked of the system, so a wrong guess is harmless."""
     try:
         with open("/proc/self/mem", "rb", buffering=0) as memory:  # noqa: PTH123
             memory.seek(address)
@@ -76,6 +80,7 @@ class Softcore:
         self._handle = uc._uch.value if hasattr(uc._uch, "value") else int(uc._uch)
         self.env = self._find_env(uc)
         self.gprs = (ctypes.c_uint64 * 17).from_address(self.env)
+        self._cc_op = self._find_cc_op(uc)
         self.error_code = ctypes.c_int32.from_address(self.env + ENV_ERROR_CODE)
         self.is_software_interrupt = ctypes.c_int32.from_address(self.env + ENV_IS_INT)
         self.invalid_address = _word(self._handle + UC_INVALID_ADDRESS)
@@ -122,9 +127,22 @@ class Softcore:
         state.soft_tlb, state.soft_used = self.soft_tlb_address, self.soft_used_address
         state.soft_victims = self.soft_victims_address
 
+    def _find_cc_op(self, uc: Any) -> ctypes.c_int32:
+        """How the flags are kept: writing RFLAGS makes it CC_OP_EFLAGS (1), and puts them into `cc_src`."""
+        uc.reg_write(x86.UC_X86_REG_EFLAGS, 0x8D7)
+        cc_op = ctypes.c_int32.from_address(self.env + ENV_CC_OP)
+        if cc_op.value != CC_OP_EFLAGS or _word(self.env + ENV_CC_SRC).value != 0x8D5:
+            raise MachineError(self._unknown("flags in another place"))
+        uc.reg_write(x86.UC_X86_REG_EFLAGS, 0x2)
+        return cc_op
+
     @staticmethod
     def _unknown(found: str) -> str:
         return f"this build of Unicorn is not known to cr3 ({found}); cr3 needs unicorn 2.1.x from PyPI"
+
+    def keep_computed_flags(self) -> None:
+        """A CODE hook put the flags into `cc_src`; see `_keep_flags` in callbacks.py."""
+        self._cc_op.value = CC_OP_EFLAGS
 
     def check_soft_tlb(self, va: int, host: int) -> None:
         """Check the soft-TLB's layout: after a load from `va`, its entry must lead to the host address `host`."""

@@ -217,6 +217,7 @@ class State(ctypes.Structure):
         ("block_va", c_uint64),  # the block being executed
         ("block_key", c_uint64),
         ("block_index", c_uint64),
+        ("hooked_va", c_uint64),  # the last instruction before which a CODE hook was called
         ("rep_va", c_uint64),  # the REP instruction that ended the last block; 0: none
         ("repeats", c_uint64),  # this block is a further iteration of that instruction
         ("passed_va", c_uint64),  # the breakpoint that execution goes on from; all ones: none

@@ -45,6 +45,7 @@ ACCESSES = [
     *("movups xmm0, [rbx]", "movups [rbx], xmm0", "movq xmm1, [rbx]", "fild dword ptr [rbx]\n fistp dword ptr [rbx]"),
     *("push qword ptr [rbx]\n pop rdx", "push rdx\n pop qword ptr [rbx]"),
     *("mov rdi, rbx\n stosq", "mov rsi, rbx\n lodsw"),
+    *("adc word ptr [rbx], 3", "rcl dword ptr [rbx], 3", "rcr byte ptr [rbx], 1", "setbe [rbx]", "seto [rbx]"),
 ]
 STRINGS = [
     *("rep movsb", "rep movsw", "rep movsq", "rep stosb", "rep stosd", "rep lodsb"),
