@@ -24,7 +24,8 @@ from .mmu import Mmu
 from .power_on import check_soft_tlb, enter_ring3
 from .pte import PAGE_SIZE, Access
 from .ram import Ram
-from .softcore import GPR_NAMES, Softcore
+from .registers import Registers
+from .softcore import Softcore
 from .state import FLUSH_COMMAND, Engine, Fault, State, Stop
 from .trap import VMCALL, Trap, TrapKind
 
@@ -41,7 +42,7 @@ NOWHERE: Final = MASK64
 """In place of an instruction's address: none (an instruction cannot begin on the last byte and end)."""
 
 
-class Cpu:
+class Cpu(Registers):
     """One core over one RAM. `gprs[i]` are the general registers in encoding order, `gprs[16]` is RIP."""
 
     def __init__(self, state: State, ram: Ram, mmu: Mmu, engine: Engine, code: dict[str, int]) -> None:
@@ -158,51 +159,6 @@ class Cpu:
         self.state.soft_flushes += 1
         self.state.fetch_page = self.state.fast_page = 0
         uclib.uc_ctl(self._handle, FLUSH_COMMAND)
-
-    # --- registers --------------------------------------------------------------------------------------------
-
-    @property
-    def rip(self) -> int:
-        """The instruction pointer."""
-        return self.gprs[RIP]
-
-    @rip.setter
-    def rip(self, va: int) -> None:
-        self.gprs[RIP] = va
-
-    @property
-    def rflags(self) -> int:
-        """RFLAGS. IF and AC are the model's: Unicorn's own IF is always set."""
-        flags: int = self._read_flags(self._address)
-        return flags
-
-    @rflags.setter
-    def rflags(self, value: int) -> None:
-        self._write_flags(self._address, value)
-
-    @property
-    def interrupt_flag(self) -> bool:
-        """RFLAGS.IF."""
-        return bool(self.state.interrupt_flag)
-
-    @interrupt_flag.setter
-    def interrupt_flag(self, allowed: bool) -> None:
-        self.state.interrupt_flag = allowed
-
-    def read_segment_base(self, register: int) -> int:
-        """FS or GS base (`UC_X86_REG_FS_BASE`, `UC_X86_REG_GS_BASE`)."""
-        uclib.uc_reg_read(self._handle, register, ctypes.byref(self._scratch))
-        return self._scratch.value
-
-    def write_segment_base(self, register: int, va: int) -> None:
-        """Set the FS or GS base."""
-        self._scratch.value = va
-        uclib.uc_reg_write(self._handle, register, ctypes.byref(self._scratch))
-
-    def registers(self) -> dict[str, int]:
-        """All general registers, RIP and RFLAGS by name."""
-        values = dict(zip(GPR_NAMES, self.gprs, strict=False))
-        return values | {"rip": self.rip, "rflags": self.rflags}
 
     # --- code -------------------------------------------------------------------------------------------------
 

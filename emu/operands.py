@@ -35,7 +35,7 @@ def _place(name: str) -> tuple[int, int]:
 def register(machine: Machine, name: str) -> int:
     """Value of a general register by any of its names."""
     number, size = _place(name)
-    return machine.cpu.gprs[number] & ((1 << 8 * size) - 1)
+    return int(machine.cpu.gprs[number]) & ((1 << 8 * size) - 1)
 
 
 def set_register(machine: Machine, name: str, value: int) -> None:

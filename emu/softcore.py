@@ -30,6 +30,7 @@ GPR_NAMES: Final = (
 UC_CPU: Final = 440
 UC_INVALID_ADDRESS: Final = 1416
 UC_SIZE: Final = 1 << 14
+UC_NESTING: Final = 14840
 CPU_ENV: Final = 35408
 ENV_RIP: Final = 128
 ENV_CC_SRC: Final = 152
@@ -171,7 +172,9 @@ class Softcore:
     def find_nesting(self, snapshots: list[bytes]) -> None:
         """Find the number of calls into Unicorn that are under way: 0 in the first snapshot, then 1, at most 2."""
         seen = np.array([np.frombuffer(snapshot, dtype=np.int32) for snapshot in snapshots])
-        found = np.flatnonzero((seen[0] == 0) & (seen[1] == 1) & (seen.max(axis=0) == 2))
+        found = [int(n) for n in np.flatnonzero((seen[0] == 0) & (seen[1] == 1) & (seen.max(axis=0) == 2))]
+        if UC_NESTING // 4 in found:
+            found = [UC_NESTING // 4]  # anything else that counted alike is chance
         if len(found) != 1:
             raise MachineError(self._unknown("no count of nested calls"))
-        self.nesting_address = self._handle + 4 * int(found[0])
+        self.nesting_address = self._handle + 4 * found[0]
