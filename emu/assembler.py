@@ -36,9 +36,7 @@ from .source import EXPANDING, HEADER_LINES, LOCATION, TRUE, TWICE, Source, Synt
 __all__ = ["Syntax", "assemble", "assemble_source", "start"]
 
 PASSES = 10
-LLVM_ERROR = re.compile(
-    r"^error: (?P<where>.*?):(?P<line>\d+):(?P<column>\d+): (?P<message>.*)\n(?P<text>.*)", re.M
-)
+LLVM_ERROR = re.compile(r"^error: (?P<where>.*?):(?P<line>\d+):(?P<column>\d+): (?P<message>.*)\n(?P<text>.*)", re.M)
 
 
 def assemble(path: str | Path, *, syntax: Syntax = "intel") -> Image:

@@ -114,29 +114,21 @@ def _check_header(elf: ELFFile, size: int, name: str) -> None:
         what = f"a {elf.elfclass}-bit {order}-endian program for {machine}"
         raise ImageError(f"{name}: this is {what}; expected 64-bit little-endian x86-64")
     if kind not in ("ET_EXEC", "ET_DYN"):
-        what = {"ET_REL": "an object file, not yet linked (ld)", "ET_CORE": "a core dump"}.get(
-            kind, f"type {kind}"
-        )
+        what = {"ET_REL": "an object file, not yet linked (ld)", "ET_CORE": "a core dump"}.get(kind, f"type {kind}")
         raise ImageError(f"{name}: this is {what}; expected an executable")
     tables = (("program", "ph", elf.num_segments(), PHDR), ("section", "sh", elf.num_sections(), SHDR))
     for what, table, count, layout in tables:
         start, entry_size = elf[f"e_{table}off"], elf[f"e_{table}entsize"]
         if count and (entry_size != layout.size or start + count * layout.size > size):
-            found = (
-                f"{count} {what} headers of {entry_size} bytes at {start:#x}, in a file of {size:#x} bytes"
-            )
-            raise ImageError(
-                f"{name}: damaged or truncated ELF file: {found}; expected {layout.size} bytes each"
-            )
+            found = f"{count} {what} headers of {entry_size} bytes at {start:#x}, in a file of {size:#x} bytes"
+            raise ImageError(f"{name}: damaged or truncated ELF file: {found}; expected {layout.size} bytes each")
     if any(section["sh_entsize"] != SYM.size for section in elf.iter_sections("SHT_SYMTAB")):
         raise ImageError(f"{name}: damaged ELF file: expected symbols of {SYM.size} bytes")
     for header in elf.iter_segments("PT_INTERP"):
         needs = header.data().split(b"\0")[0][:NAME_LIMIT].decode("ascii", "backslashreplace")
         raise ImageError(f"{name}: a dynamic program (needs {needs!r}); expected a static one (gcc -static)")
     if not any(header["p_memsz"] for header in elf.iter_segments("PT_LOAD")) or not elf["e_entry"]:
-        raise ImageError(
-            f"{name}: nothing to run: no PT_LOAD segment, or no entry point; expected an executable"
-        )
+        raise ImageError(f"{name}: nothing to run: no PT_LOAD segment, or no entry point; expected an executable")
 
 
 def _check_segment(header: ElfSegment, base: int, size: int, where: str) -> None:
@@ -145,13 +137,9 @@ def _check_segment(header: ElfSegment, base: int, size: int, where: str) -> None
     if in_file > in_memory:
         raise ImageError(f"{where} has {in_file:#x} bytes in the file but only {in_memory:#x} in memory")
     if offset + in_file > size:
-        raise ImageError(
-            f"{where} ends at {offset + in_file:#x}, but the file has only {size:#x} bytes: truncated?"
-        )
+        raise ImageError(f"{where} ends at {offset + in_file:#x}, but the file has only {size:#x} bytes: truncated?")
     if start < USER_START or end > USER_END:
-        raise ImageError(
-            f"{where} at {start:#x}-{end:#x} is outside user space, {USER_START:#x}-{USER_END:#x}"
-        )
+        raise ImageError(f"{where} at {start:#x}-{end:#x} is outside user space, {USER_START:#x}-{USER_END:#x}")
     if (start - offset) % PAGE_SIZE:
         raise ImageError(f"{where}: address {start:#x} and file offset {offset:#x} differ within the page")
 
@@ -175,9 +163,7 @@ def _section_names(elf: ELFFile) -> list[SectionName]:
     """Of the sections that are loaded: address, rank (contents in the file before none; size), and name."""
     loaded = (section for section in elf.iter_sections() if section["sh_flags"] & SH_FLAGS.SHF_ALLOC)
     return [
-        (s["sh_addr"], (s["sh_type"] != "SHT_NOBITS", s["sh_size"]), s.name)
-        for s in loaded
-        if s.name.isprintable()
+        (s["sh_addr"], (s["sh_type"] != "SHT_NOBITS", s["sh_size"]), s.name) for s in loaded if s.name.isprintable()
     ]
 
 
@@ -275,9 +261,7 @@ def _elf(image: Image) -> bytes:
 
 
 def _phdr(segment: Segment, offset: int) -> bytes:
-    flags = (
-        segment.readable * P_FLAGS.PF_R | segment.writable * P_FLAGS.PF_W | segment.executable * P_FLAGS.PF_X
-    )
+    flags = segment.readable * P_FLAGS.PF_R | segment.writable * P_FLAGS.PF_W | segment.executable * P_FLAGS.PF_X
     size = len(segment.data)
     return PHDR.pack(PT_LOAD, flags, offset, segment.va, segment.va, size, segment.size, PAGE_SIZE)
 

@@ -176,9 +176,7 @@ def _read_symbols(elf: ELFFile, sections: dict[int, Section], elsewhere: Mapping
             table.append(_allocate_common(sections, name, symbol["st_size"], alignment=value))
         elif place == "SHN_UNDEF":
             is_weak = symbol["st_info"]["bind"] == "STB_WEAK"
-            table.append(
-                Symbol(name, elsewhere.get(name, 0), is_missing=not is_weak and name not in elsewhere)
-            )
+            table.append(Symbol(name, elsewhere.get(name, 0), is_missing=not is_weak and name not in elsewhere))
         else:
             table.append(Symbol(name, value, sections[place]))
     return table
@@ -209,9 +207,7 @@ def _place(sections: list[Section], addresses: Mapping[str, int], source: Source
         end = section.va + section.size
 
 
-def _read_fixups(
-    elf: ELFFile, sections: dict[int, Section], table: list[Symbol]
-) -> tuple[list[Fixup], list[Fixup]]:
+def _read_fixups(elf: ELFFile, sections: dict[int, Section], table: list[Symbol]) -> tuple[list[Fixup], list[Fixup]]:
     """The fixups of the line table, and those of the program; other sections stay as they are."""
     tables, loaded = [], []
     for relocations in elf.iter_sections():

@@ -70,7 +70,6 @@ TRAPS_BETWEEN_LOOKS: Final = 16
 other traps."""
 
 
-
 class Halt(Enum):
     """Why `Machine.run` returned."""
 

@@ -89,9 +89,7 @@ class SourcedToml:
     def refuse(self, key: str, message: str) -> NoReturn:
         """Raise ProfileError for a key, with its line (or that of the table it should be in)."""
         line = _line_of(self.text, key)
-        raise ProfileError(
-            f"{self.path}:{line}: {key}: {message}" if line else f"{self.path}: {key}: {message}"
-        )
+        raise ProfileError(f"{self.path}:{line}: {key}: {message}" if line else f"{self.path}: {key}: {message}")
 
     def check_keys(
         self, raw: dict[str, Any], must: Collection[str], may: Collection[str] = (), table: str = ""
@@ -116,9 +114,7 @@ class SourcedToml:
             self.refuse("sources", "missing table [sources]: who measured or documents the values, and where")
         for key, text in raw.items():
             if not isinstance(text, str) or not text.strip() or key == "assumption":
-                self.refuse(
-                    f"sources.{key}", "must be text that says who measured or documents it, and where"
-                )
+                self.refuse(f"sources.{key}", "must be text that says who measured or documents it, and where")
         return raw
 
     def _table(self, cls: type[T], raw: object, key: str, source: object) -> T:
@@ -128,9 +124,7 @@ class SourcedToml:
         hints = get_type_hints(cls, include_extras=True)
         self.check_keys(raw, hints, ["source"], key)
         source = raw.get("source", source)
-        part = cls(
-            **{name: self._field(hint, raw[name], f"{key}.{name}", source) for name, hint in hints.items()}
-        )
+        part = cls(**{name: self._field(hint, raw[name], f"{key}.{name}", source) for name, hint in hints.items()})
         problems: Iterable[tuple[str, str]] = part.problems() if hasattr(part, "problems") else ()
         for name, message in problems:
             self.refuse(f"{key}.{name}", message)
@@ -144,9 +138,7 @@ class SourcedToml:
             return self._value(hint, raw, key, source)
         if not isinstance(raw, list):
             self.refuse(key, f"expected a list of tables [[{key}]]")
-        return tuple(
-            self._table(get_args(hint)[0], item, f"{key}[{n}]", source) for n, item in enumerate(raw)
-        )
+        return tuple(self._table(get_args(hint)[0], item, f"{key}[{n}]", source) for n, item in enumerate(raw))
 
     def _value(self, hint: Any, raw: object, key: str, source: object) -> Any:
         """Read one value, plain or as `{ value = ..., source = ... }`, and remember its provenance."""

@@ -47,9 +47,7 @@ STRING_OR_COMMENT = re.compile(
 )
 NAME = r"[\w.$\\@()]+"
 LABELS = re.compile(rf'\s*(?:(?:{NAME}|"[^"]*")\s*:\s*)*')
-ASSIGNMENT = re.compile(
-    rf"(?:\.(?:set|equ|equiv)\s+(?P<name>{NAME})\s*,|(?P<left>{NAME})\s*=(?!=))(?P<value>.*)", re.I
-)
+ASSIGNMENT = re.compile(rf"(?:\.(?:set|equ|equiv)\s+(?P<name>{NAME})\s*,|(?P<left>{NAME})\s*=(?!=))(?P<value>.*)", re.I)
 ADDRESS = r"(?<![\w.$\\@])(?:[A-Za-z_.\\][\w.$\\@()]*|\d+[fb])"
 DIFFERENCE = re.compile(rf"{ADDRESS}\s*\)*\s*-\s*\(*\s*{ADDRESS}")
 BLOCK_START = re.compile(r"\.(?:macro|rept?|irpc?)\b", re.I)

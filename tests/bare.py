@@ -33,7 +33,19 @@ from emu.pte import ADDRESS_MASK, PAGE_SIZE, Pte
 
 __all__ = [
     *("END", "GDT", "HANDLERS", "IDT", "INTERRUPT_GATE", "ISTS", "KERNEL", "KERNEL_CODE", "KERNEL_CS", "KERNEL_SS"),
-    *("RSP0", "STACK_TOP", "TRAP_GATE", "TSS", "USER_CODE", "USER_CS", "USER_SS", "SKYLAKE", "Bare", "Frame", "assemble"),
+    *(
+        "RSP0",
+        "STACK_TOP",
+        "TRAP_GATE",
+        "TSS",
+        "USER_CODE",
+        "USER_CS",
+        "USER_SS",
+        "SKYLAKE",
+        "Bare",
+        "Frame",
+        "assemble",
+    ),
 ]
 
 KERNEL = 0xFFFF_8000_0000_0000

@@ -49,9 +49,7 @@ def expectation(source: str) -> Expectation:
     """Read the promise in the comment lines of `source`; ValueError if there is none, or more than one."""
     endings = re.findall(r"^# expect: (.*)$", source, re.MULTILINE)
     if len(endings) != 1:
-        raise ValueError(
-            f"expected one line '# expect: exit N' or '# expect: signal NAME', found {len(endings)}"
-        )
+        raise ValueError(f"expected one line '# expect: exit N' or '# expect: signal NAME', found {len(endings)}")
     exit_code, signal_number = _ending(endings[0])
     return Expectation(
         exit_code, signal_number, stdout=_lines(source, "expect stdout"), stdin=_lines(source, "given stdin")

@@ -98,9 +98,7 @@ ONE_EVENT = [
         "qword ptr [rsp]",
     ),
     *forms("pop", "rax", "r8", "ax", "qword ptr [rbx]", "word ptr [rbx]"),
-    *forms(
-        "", "pushfq", "popfq", "pushf", "popf", "leave", "xlatb", "ret", "ret 16", "nop", "cpuid", "mfence"
-    ),
+    *forms("", "pushfq", "popfq", "pushf", "popf", "leave", "xlatb", "ret", "ret 16", "nop", "cpuid", "mfence"),
     *forms("enter", "16, 0", "0, 1", "32, 2", "32, 7"),
     *forms("call", "7f; 7:", "r11", "qword ptr [rbx]", "qword ptr [rsp + 8]"),
     *forms("jmp", "7f; 7:", "r11", "qword ptr [rbx]"),

@@ -288,9 +288,7 @@ class Case:
     def memory(self) -> dict[int, int]:
         """The entries by physical address; all other memory is zero."""
         levels = len(self.entries)
-        addresses = (
-            TABLE[level] + 8 * (self.va >> 12 + 9 * (level - 1) & 0x1FF) for level in range(levels, 0, -1)
-        )
+        addresses = (TABLE[level] + 8 * (self.va >> 12 + 9 * (level - 1) & 0x1FF) for level in range(levels, 0, -1))
         return dict(zip(addresses, self.entries, strict=True))
 
     def expected(self) -> Outcome:
@@ -350,9 +348,7 @@ def cases(*families: str, step: int = 1) -> Iterator[Case]:
 def _as_cases(family: str, batch: Cases) -> Iterator[Case]:
     known: dict[tuple[Any, ...], Controls] = {}
     accesses = list(Access)
-    columns = (
-        batch[name].tolist() for name in ("levels", "cr3", "entries", "va", "access", "cpl", "implicit")
-    )
+    columns = (batch[name].tolist() for name in ("levels", "cr3", "entries", "va", "access", "cpl", "implicit"))
     switches = zip(*(batch[name].tolist() for name in CONTROL_COLUMNS), strict=True)
     for row, switch in zip(zip(*columns, strict=True), switches, strict=True):
         controls = known.get(switch) or known.setdefault(switch, Controls(*switch))

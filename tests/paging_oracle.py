@@ -290,9 +290,7 @@ def _supervisor_may(used: list[Used], access: Access, controls: Controls, implic
     return access == Access.READ or not controls.cr0_wp or _is_writable(used)
 
 
-def _page_fault(
-    cause: int, used: list[Used], access: Access, user_mode: bool, controls: Controls
-) -> PageFault:
+def _page_fault(cause: int, used: list[Used], access: Access, user_mode: bool, controls: Controls) -> PageFault:
     # 4.7: P and RSVD tell the cause; W/R, U/S and I/D describe the access, not the rights.
     error_code = cause
     if access == Access.WRITE:

@@ -281,9 +281,7 @@ def string(g: Grammar) -> Lines:
     times = g.rng.choice((0, 1, g.rng.randint(2, 64), g.rng.randint(65, min(g.bytes, 3 * PAGE) // size)))
     span = max(times, 1) * size
     down = span - size if g.rng.randrange(4) == 3 else 0  # from the first element to the last, to begin there
-    searched = (
-        ["xor eax, eax"] if g.rng.randrange(2) else []
-    )  # untouched memory is zero: scas will go on for long
+    searched = ["xor eax, eax"] if g.rng.randrange(2) else []  # untouched memory is zero: scas will go on for long
     return code(
         f"lea rsi, [rbx + {g.offset(span) + down}]",
         f"lea rdi, [rbx + {g.offset(span) + down}]",

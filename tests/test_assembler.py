@@ -160,9 +160,7 @@ def test_the_dialect_has(source: str, expected: str) -> None:
 
 
 def test_both_syntaxes_make_the_same_program() -> None:
-    intel = (
-        "_start: mov rax, [rbx+rcx*8+16]\n lea rsi, [rip+text]\n add dword ptr [rdi], 5\n.data\ntext: .byte 1"
-    )
+    intel = "_start: mov rax, [rbx+rcx*8+16]\n lea rsi, [rip+text]\n add dword ptr [rdi], 5\n.data\ntext: .byte 1"
     att = "_start: mov 16(%rbx,%rcx,8), %rax\n lea text(%rip), %rsi\n addl $5, (%rdi)\n.data\ntext: .byte 1"
     assert assemble_source(intel).segments == assemble_source(att, syntax="att").segments
 
@@ -172,9 +170,7 @@ def test_a_source_may_say_its_syntax_itself() -> None:
     assert code(source) == code(source, syntax="att") == "b0 01 b0 02 b0 07"
 
 
-@pytest.mark.parametrize(
-    "text", ["_start:\r\n\tmov al, 1\r\n", "_start:\r\tmov al, 1\r", "\ufeff_start: mov al, 1"]
-)
+@pytest.mark.parametrize("text", ["_start:\r\n\tmov al, 1\r\n", "_start:\r\tmov al, 1\r", "\ufeff_start: mov al, 1"])
 def test_line_ends_and_byte_order_marks_of_any_system_will_do(text: str, tmp_path: Path) -> None:
     path = tmp_path / "demo.asm"
     path.write_bytes(text.encode())
@@ -214,9 +210,9 @@ def test_the_length_of_code_may_depend_on_itself() -> None:
 
 
 def test_a_symbol_assigned_many_times_counts() -> None:
-    assert code(
-        "i = 0\n.rept 3\ni = i + 1\n.byte i\n.endr\nj = 9\nj = j - i\nmov al, j\nj = j - i\nmov al, j"
-    ) == ("01 02 03 b0 06 b0 03")
+    assert code("i = 0\n.rept 3\ni = i + 1\n.byte i\n.endr\nj = 9\nj = j - i\nmov al, j\nj = j - i\nmov al, j") == (
+        "01 02 03 b0 06 b0 03"
+    )
 
 
 # Errors
@@ -281,9 +277,7 @@ def test_an_error_says_line_and_column_and_what(source: str, line: int, column: 
         (".macro m\n m\n.endm\n_start: m", 2, 3, "nested"),
     ],
 )
-def test_an_error_in_a_macro_or_repetition_says_both_lines(
-    source: str, line: int, column: int, message: str
-) -> None:
+def test_an_error_in_a_macro_or_repetition_says_both_lines(source: str, line: int, column: int, message: str) -> None:
     error = refused(source)
     assert (error.line, error.column) == (line, column)
     assert message in error.message
@@ -311,9 +305,7 @@ def test_not_even_through_a_macro(directive: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "line", "column"), [(INVALID_UTF8, 2, 6), (b"_start: nop\n\n \0", 3, 2), (b"\xff\xfe_\0", 1, 1)]
 )
-def test_bytes_that_are_no_text_are_shown_where_they_are(
-    data: bytes, line: int, column: int, tmp_path: Path
-) -> None:
+def test_bytes_that_are_no_text_are_shown_where_they_are(data: bytes, line: int, column: int, tmp_path: Path) -> None:
     path = tmp_path / "demo.asm"
     path.write_bytes(data)
     with pytest.raises(AssemblyError, match="is not text") as caught:
@@ -373,9 +365,7 @@ def test_a_source_that_is_too_much_is_an_error_too(source: str, why: str) -> Non
 def run_python(script: str) -> str:
     """Run a script with all warnings on; it must end well and silently. Returns what it printed."""
     command = [sys.executable, "-X", "dev", "-W", "error", "-c", textwrap.dedent(script)]
-    done = subprocess.run(
-        command, cwd=Path(__file__).parent.parent, capture_output=True, text=True, timeout=60
-    )
+    done = subprocess.run(command, cwd=Path(__file__).parent.parent, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 

@@ -86,9 +86,7 @@ def images(draw: st.DrawFn) -> Image:
     names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1)
     labels = draw(st.dictionaries(names, st.integers(0, segments[0].size), max_size=5))
     symbols = {name: segments[0].va + offset for name, offset in labels.items()}
-    constants = draw(
-        st.dictionaries(names.filter(lambda name: name not in symbols), st.integers(0, (1 << 64) - 1))
-    )
+    constants = draw(st.dictionaries(names.filter(lambda name: name not in symbols), st.integers(0, (1 << 64) - 1)))
     return Image("", segments[0].va, tuple(segments), symbols, constants)
 
 
@@ -215,9 +213,7 @@ void _start(void) {
 
 @pytest.mark.native
 @requires_native
-@pytest.mark.parametrize(
-    "options", ["-O0 -g", "-O2", "-O2 -masm=intel", "-O0 -masm=intel", "-O3 -mavx2 -masm=intel"]
-)
+@pytest.mark.parametrize("options", ["-O0 -g", "-O2", "-O2 -masm=intel", "-O0 -masm=intel", "-O3 -mavx2 -masm=intel"])
 def test_what_a_compiler_writes_assembles_and_does_the_same(options: str, tmp_path: Path) -> None:
     if shutil.which("gcc") is None:
         pytest.skip("needs gcc")
@@ -329,14 +325,10 @@ def test_no_damage_does_more_than_be_refused(
 ) -> None:
     content = bytearray(hello.read_bytes())
     tables = st.one_of(st.integers(0, 64 + 7 * 56), st.integers(0x3000, len(content) - 1))
-    for offset, value in data.draw(
-        st.dictionaries(tables, st.integers(0, 255), min_size=1, max_size=8)
-    ).items():
+    for offset, value in data.draw(st.dictionaries(tables, st.integers(0, 255), min_size=1, max_size=8)).items():
         content[offset] = value
     path = tmp_path_factory.getbasetemp() / "damaged"
-    path.write_bytes(
-        content[: data.draw(st.integers(0, len(content)))] if data.draw(st.booleans()) else content
-    )
+    path.write_bytes(content[: data.draw(st.integers(0, len(content)))] if data.draw(st.booleans()) else content)
     try:
         image = load_elf(path)
     except InputError as error:

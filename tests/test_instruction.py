@@ -265,9 +265,7 @@ int3                                 0     0      no         delivery is not the
 
 def manual() -> list[tuple[str, int, int, bool]]:
     rows = [(line[:37].strip(), line[37:].split()) for line in MANUAL.strip().splitlines()[1:]]
-    return [
-        (form, int(reads), int(writes), modifies == "yes") for form, (reads, writes, modifies, *_) in rows
-    ]
+    return [(form, int(reads), int(writes), modifies == "yes") for form, (reads, writes, modifies, *_) in rows]
 
 
 @pytest.mark.parametrize(("form", "reads", "writes", "modifies"), manual())
@@ -307,9 +305,7 @@ def test_repne_repeats_a_string_that_compares_nothing() -> None:
 
 
 def test_rotates_through_carry_are_told_from_the_others() -> None:
-    through = {
-        op: one(f"{op} dword ptr [rbx], cl").rotates_through_carry for op in ("rcl", "rcr", "rol", "shl")
-    }
+    through = {op: one(f"{op} dword ptr [rbx], cl").rotates_through_carry for op in ("rcl", "rcr", "rol", "shl")}
     assert through == {"rcl": True, "rcr": True, "rol": False, "shl": False}
     assert not one("rcl eax, cl").rotates_through_carry
 

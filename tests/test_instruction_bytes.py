@@ -17,10 +17,7 @@ from emu.instruction import MAX_SIZE, decode, decode_block, effective_address, h
 @pytest.mark.parametrize(
     ("form", "name", "registers"),
     [
-        *(
-            (name, name, ())
-            for name in ("hlt", "cli", "sti", "clac", "stac", "swapgs", "wrmsr", "rdmsr", "clts")
-        ),
+        *((name, name, ()) for name in ("hlt", "cli", "sti", "clac", "stac", "swapgs", "wrmsr", "rdmsr", "clts")),
         *((name, name, ()) for name in ("wbinvd", "invd", "xsetbv", "rdpmc", "vmcall", "sysretq", "iretq")),
         *((name, name, ()) for name in ("syscall", "sysenter", "cpuid", "rdtsc", "rdtscp", "int3", "ud2")),
         ("sysret", "sysretl", ()),
@@ -123,9 +120,7 @@ def test_text_reads_as_at_its_address(code: str, va: int, written: str) -> None:
     assert text(bytes.fromhex(code), va) == written
 
 
-PREFIXES = st.lists(
-    st.sampled_from(list(b"\x66\x67\xf2\xf3\x2e\x36\x3e\x26\x64\x65\xf0\x40\x48\x4f")), max_size=6
-)
+PREFIXES = st.lists(st.sampled_from(list(b"\x66\x67\xf2\xf3\x2e\x36\x3e\x26\x64\x65\xf0\x40\x48\x4f")), max_size=6)
 CODE_BYTES = st.builds(lambda prefixes, rest: bytes(prefixes) + rest, PREFIXES, st.binary(max_size=40))
 
 

@@ -188,9 +188,7 @@ def test_the_manual_says(kind: str, entries: str, controls: str, result: str) ->
         assert outcome.error_code == sum(ERROR_FLAGS[flag] for flag in result.split())
 
 
-def through(
-    entries: list[int], va: int = 0, kind: str = "supervisor read", controls: Controls = PLAIN
-) -> Outcome:
+def through(entries: list[int], va: int = 0, kind: str = "supervisor read", controls: Controls = PLAIN) -> Outcome:
     """An access with 4-level paging through raw entries, from the top; their tables hold nothing else."""
     memory, table = {}, CR3
     for shift, entry in zip((39, 30, 21, 12), entries, strict=False):
@@ -216,9 +214,7 @@ def through(
         ([0x2001, 0x3001, 0x4001, 0x3FFF_FFFF_F001], 0x1FF, 0x3FFF_FFFF_F1FF, 1 << 12),
     ],
 )
-def test_the_physical_address_is_composed_as_in_4_5_4(
-    entries: list[int], va: int, pa: int, page_size: int
-) -> None:
+def test_the_physical_address_is_composed_as_in_4_5_4(entries: list[int], va: int, pa: int, page_size: int) -> None:
     outcome = through(entries, va)
     assert isinstance(outcome, Translation)
     assert (outcome.pa, outcome.page_size) == (pa, page_size)
@@ -418,9 +414,9 @@ FLAG_SETS = st.builds(
     st.one_of(st.just(["rw", "us"]), st.lists(st.sampled_from(FLAG_WORDS), unique=True)),
 )
 HIERARCHIES = st.fixed_dictionaries(dict.fromkeys(LEVELS, FLAG_SETS))
-SWITCHES = st.lists(
-    st.sampled_from(["wp", "smep", "smap", "pge", "nxe", "ac", "la57", "no1g"]), unique=True
-).map(" ".join)
+SWITCHES = st.lists(st.sampled_from(["wp", "smep", "smap", "pge", "nxe", "ac", "la57", "no1g"]), unique=True).map(
+    " ".join
+)
 EXPLICIT_KINDS = [f"{who} {what}" for who in ("user", "supervisor") for what in ("read", "write", "fetch")]
 KINDS = st.sampled_from([*EXPLICIT_KINDS, "implicit read", "implicit write"])
 LEVEL = st.sampled_from(LEVELS)
@@ -448,9 +444,7 @@ def test_taking_away_rw_or_setting_nx_never_helps(
 
 @untimed
 @given(HIERARCHIES, LEVEL, SWITCHES, st.sampled_from(["user read", "user write", "user fetch"]))
-def test_taking_away_us_never_helps_a_user(
-    entries: dict[str, str], level: str, switches: str, kind: str
-) -> None:
+def test_taking_away_us_never_helps_a_user(entries: dict[str, str], level: str, switches: str, kind: str) -> None:
     controls = switched(switches)
     poorer = changed(entries, level, without="us")
     assert succeeds(kind, entries, controls) or not succeeds(kind, poorer, controls)
@@ -467,9 +461,7 @@ def test_turning_a_protection_on_never_helps(
 
 @untimed
 @given(HIERARCHIES, SWITCHES, KINDS)
-def test_turning_nxe_or_1_gbyte_pages_off_never_helps(
-    entries: dict[str, str], switches: str, kind: str
-) -> None:
+def test_turning_nxe_or_1_gbyte_pages_off_never_helps(entries: dict[str, str], switches: str, kind: str) -> None:
     controls = switched(switches)
     for less in (replace(controls, efer_nxe=False), replace(controls, page1g=False)):
         assert succeeds(kind, entries, controls) or not succeeds(kind, entries, less)

@@ -81,9 +81,7 @@ def test_only_intel_parts_have_pcids_and_meltdown():
     for name in SHIPPED:
         profile = load_profile(name)
         intel = profile.cpu.vendor == "GenuineIntel"
-        assert (profile.features.pcid, profile.features.invpcid, profile.vulnerabilities.meltdown) == (
-            intel,
-        ) * 3
+        assert (profile.features.pcid, profile.features.invpcid, profile.vulnerabilities.meltdown) == (intel,) * 3
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,9 @@ CONFIGURATIONS = {
     "populated": ({}, {"populate": True}),
     "little memory": ({"ram": "20M"}, {}),
 }
-SHORT = [program for program in PROGRAMS if program.stem in ("hello", "page_cross", "self_modify", "string_ops", "segv")]
+SHORT = [
+    program for program in PROGRAMS if program.stem in ("hello", "page_cross", "self_modify", "string_ops", "segv")
+]
 
 
 @pytest.mark.parametrize("configuration", CONFIGURATIONS)
