@@ -24,8 +24,8 @@ from typing import Any, BinaryIO, Final
 from emu import Halt, InputError
 from emu.image import Image
 from emu.machine import Machine
-from emu.page_walk import PageWalkReport, page_walk
 from emu.pte import CR3_NOFLUSH, PAGE_SHIFT, PAGE_SIZE, Cr4, ErrorCode
+from emu.walk_report import PageWalkReport, page_walk
 
 from .address_space import AddressSpace
 from .boot import PERCPU_TOP_OF_STACK, TIMER_VECTOR, boot

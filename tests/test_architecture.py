@@ -1,9 +1,14 @@
-"""The shape of the code: imports go one way, files stay small, every module says what it is."""
+"""The shape of the code: imports go one way, files stay small, every module says what it is and what it offers."""
 
 from __future__ import annotations
 
 import ast
+import importlib
+import re
+import subprocess
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -40,6 +45,47 @@ def test_a_module_begins_by_saying_what_it_is(path: Path) -> None:
 @each_module
 def test_a_file_stays_small_enough_to_read(path: Path) -> None:
     assert len(path.read_text("utf-8").splitlines()) <= MOST_LINES
+
+
+def defines_something(path: Path) -> bool:
+    body = ast.parse(path.read_text("utf-8")).body
+    return any(isinstance(node, ast.FunctionDef | ast.ClassDef) for node in body)
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in MODULES if defines_something(path)], ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_a_module_says_what_it_offers(path: Path) -> None:
+    name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    module = importlib.import_module(name)
+    for public in module.__all__:
+        assert not isinstance(getattr(module, public), ModuleType), f"{name}.{public} is hidden by a module"
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_a_package_offers_the_same_names_after_everything_else_was_imported(package: str) -> None:
+    """A module with the name of a function would hide it, but only once it is imported."""
+    check = f"""
+import types, emu.machine, kernel, lab.cli, {package}
+public = {{name: getattr({package}, name) for name in getattr({package}, "__all__", ())}}
+assert not [name for name, value in public.items() if isinstance(value, types.ModuleType)]
+"""
+    subprocess.run([sys.executable, "-c", check], check=True, cwd=ROOT)
+
+
+MACHINE_PATH = re.compile(r"(?<![\w.])/(?:home|Users|root|work|mnt|opt|var)/\w")
+TEXTS = [
+    path
+    for folder in (*ALLOWED, "programs", "docs", "examples", "benchmarks", "tests")
+    for path in sorted((ROOT / folder).rglob("*"))
+    if path.suffix in (".py", ".s", ".asm", ".toml", ".md", ".json")
+]
+
+
+def test_nothing_names_a_place_on_somebodys_machine() -> None:
+    found = [path for path in TEXTS if MACHINE_PATH.search(path.read_text("utf-8"))]
+    assert found == []
+    assert MACHINE_PATH.search("see /" + "home/me/cr3")
 
 
 def test_the_check_sees_an_import_that_goes_the_wrong_way(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from . import syscall
 if TYPE_CHECKING:
     from ..kernel import Kernel
 
+__all__ = ["read", "write"]
+
 STDIN, STDOUT, STDERR = 0, 1, 2
 MAX_RW_COUNT: Final = 0x7FFF_F000
 """Most bytes that one call moves (include/linux/fs.h)."""

@@ -13,6 +13,8 @@ from . import syscall
 if TYPE_CHECKING:
     from ..kernel import Kernel
 
+__all__ = ["brk", "mmap", "munmap"]
+
 MAP_SHARED: Final = 0x01
 MAP_PRIVATE: Final = 0x02
 MAP_FIXED: Final = 0x10

@@ -9,6 +9,8 @@ from . import syscall
 if TYPE_CHECKING:
     from ..kernel import Kernel
 
+__all__ = ["exit_group", "getpid", "gettid", "sys_exit"]
+
 
 @syscall(39)
 def getpid(kernel: Kernel) -> int:
