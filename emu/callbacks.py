@@ -231,7 +231,6 @@ def breakpoint(uc: Any, va: Any, size: Any, user_data: Any) -> None:
         return
     if block_at(s.blocks, s.block_index).rep_va != va:
         s.passed_va = NOWHERE
-    _watch(s, va)
 
 
 # --- every access, every instruction -------------------------------------------------------------------------

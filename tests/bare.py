@@ -33,19 +33,8 @@ from emu.pte import ADDRESS_MASK, PAGE_SIZE, Pte
 
 __all__ = [
     *("END", "GDT", "HANDLERS", "IDT", "INTERRUPT_GATE", "ISTS", "KERNEL", "KERNEL_CODE", "KERNEL_CS", "KERNEL_SS"),
-    *(
-        "RSP0",
-        "STACK_TOP",
-        "TRAP_GATE",
-        "TSS",
-        "USER_CODE",
-        "USER_CS",
-        "USER_SS",
-        "SKYLAKE",
-        "Bare",
-        "Frame",
-        "assemble",
-    ),
+    *("RSP0", "SKYLAKE", "STACK_TOP", "TRAP_GATE", "TSS", "USER_CODE", "USER_CS", "USER_SS"),
+    *("Bare", "Frame", "assemble"),
 ]
 
 KERNEL = 0xFFFF_8000_0000_0000
@@ -175,7 +164,7 @@ class Bare:
         self.ram.store64(self.entry(va), 0)
         self.machine.invlpg(va)
 
-    # --- programs -----------------------------------------------------------------------------------------------
+    # --- programs ---------------------------------------------------------------------------------------------
 
     def put(self, code: str | bytes, va: int) -> None:
         """Put code (assembly or bytes) at `va`, on pages that are mapped, or are now."""

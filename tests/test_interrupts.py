@@ -31,7 +31,7 @@ IF, TF, RF, NT, AC, ZF = (int(getattr(Rflags, name)) for name in ("IF", "TF", "R
 MISSING = 0xDEAD_B000
 
 
-# --- the frame --------------------------------------------------------------------------------------------------
+# --- the frame ------------------------------------------------------------------------------------------------
 
 
 def test_from_user_mode_the_frame_is_on_the_stack_that_the_tss_names() -> None:
@@ -113,7 +113,7 @@ def test_faults_push_rf_and_software_interrupts_do_not(code: str, name: str, res
     assert (frame.name, frame.rflags & RF) == (name, resume)
 
 
-# --- and back -----------------------------------------------------------------------------------------------------
+# --- and back -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", ["user", "kernel"])
@@ -219,7 +219,7 @@ def test_the_frame_that_iretq_pops_may_lie_anywhere(rsp: int) -> None:
     assert (bare.run().name, bare.last.rsp) == ("int 0x20", STACK_TOP)
 
 
-# --- INT n ---------------------------------------------------------------------------------------------------------
+# --- INT n ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("code", "size", "vector"), [("int3", 1, 3), ("int 0x80", 2, 0x80), ("int 14", 2, 14)])
@@ -282,7 +282,7 @@ def test_a_vector_beyond_the_idt_is_a_fault_of_int_n() -> None:
     assert (bare.run().name, bare.last.error_code) == ("#GP", 0x80 * 8 + 2)
 
 
-# --- faults while delivering -----------------------------------------------------------------------------------
+# --- faults while delivering ----------------------------------------------------------------------------------
 
 
 def broken(bare: Bare, *vectors: int) -> None:
@@ -377,7 +377,7 @@ def test_a_segment_that_is_not_present() -> None:
         bare.run()
 
 
-# --- single step ---------------------------------------------------------------------------------------------------
+# --- single step ----------------------------------------------------------------------------------------------
 
 
 def stepped(code: str, mode: str = "user", **registers: int) -> list[int]:
@@ -452,7 +452,7 @@ def test_a_stepped_instruction_counts_once() -> None:
     assert bare.machine.retired(3) == (3 * 4 + 1, 0, 5)
 
 
-# --- external interrupts ------------------------------------------------------------------------------------------
+# --- external interrupts --------------------------------------------------------------------------------------
 
 TIMER = 0x30
 

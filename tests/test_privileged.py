@@ -61,7 +61,7 @@ def split(value: int) -> dict[str, int]:
     return {"rax": value & 0xFFFF_FFFF, "rdx": value >> 32}
 
 
-# --- who may -------------------------------------------------------------------------------------------------------
+# --- who may --------------------------------------------------------------------------------------------------
 
 PRIVILEGED = """
     mov cr0, rax; mov cr2, rax; mov cr3, rax; mov cr4, rax; mov rax, cr0; mov rax, cr2; mov rax, cr3; mov rax, cr4
@@ -109,7 +109,7 @@ def test_some_are_undefined_in_the_kernel_too(instruction: str) -> None:
     assert (bare.last.name, bare.last.rip) == ("#UD", KERNEL_CODE + 1)
 
 
-# --- control registers -----------------------------------------------------------------------------------------
+# --- control registers ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("register", ["cr0", "cr2", "cr3", "cr4"])
@@ -221,7 +221,7 @@ def test_what_the_processor_does_not_have_is_refused(instruction: str) -> None:
     assert bare.run().name == ("#GP" if "cr4" in instruction else "#UD")
 
 
-# --- translations ---------------------------------------------------------------------------------------------------
+# --- translations ---------------------------------------------------------------------------------------------
 
 
 def test_a_stale_translation_is_used_until_invlpg() -> None:
@@ -275,7 +275,7 @@ def test_without_pcids_invpcid_knows_only_pcid_0() -> None:
     assert kernel("mov qword ptr [rbx], 5; mov eax, 1; invpcid rax, [rbx]").last.name == "#GP"
 
 
-# --- model-specific registers ------------------------------------------------------------------------------------
+# --- model-specific registers ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [Msr.STAR, Msr.LSTAR, Msr.CSTAR, Msr.FMASK, Msr.KERNEL_GS_BASE, Msr.TSC_AUX])
@@ -321,7 +321,7 @@ def test_nx_exists_once_efer_says_so() -> None:
     assert (bare.run().name, bare.last.error_code, bare.last.rip) == ("#PF", 0x11, DATA)
 
 
-# --- into the kernel and back -----------------------------------------------------------------------------------
+# --- into the kernel and back ---------------------------------------------------------------------------------
 
 ENTRY = KERNEL_CODE + 0x800
 
@@ -388,7 +388,7 @@ def test_swapgs_shows_in_both_registers() -> None:
     assert bare.machine.read_msr(Msr.KERNEL_GS_BASE) == 0x1111_0000
 
 
-# --- flags ----------------------------------------------------------------------------------------------------------
+# --- flags ----------------------------------------------------------------------------------------------------
 
 
 def test_pushf_shows_the_interrupt_flag() -> None:
@@ -428,7 +428,7 @@ def test_pushf_and_popf_fault_like_every_access_to_the_stack(code: str, write: i
     assert user(code, rsp=NOT_CANONICAL + 8).last.name == "#SS"
 
 
-# --- descriptor tables, segments -----------------------------------------------------------------------------------
+# --- descriptor tables, segments ------------------------------------------------------------------------------
 
 
 def test_lgdt_and_lidt_load_what_sgdt_and_sidt_store() -> None:
@@ -512,7 +512,7 @@ def test_fs_and_gs_bases_are_the_users_once_cr4_says_so() -> None:
     assert bare.ram.read(bare.physical(0x50_0004), 1) == b"\x09"
 
 
-# --- what the processor is ---------------------------------------------------------------------------------------
+# --- what the processor is ------------------------------------------------------------------------------------
 
 
 def test_cpuid_answers_for_the_profile() -> None:
