@@ -89,6 +89,7 @@ class Control:
     cr0: int = Cr0.PE | Cr0.MP | Cr0.ET | Cr0.NE | Cr0.WP | Cr0.PG
     cr2: int = 0
     cr4: int = Cr4.PAE | Cr4.OSFXSR | Cr4.OSXMMEXCPT
+    cr8: int = 0
     efer: int = Efer.LME | Efer.LMA | Efer.SCE
     msrs: dict[int, int] = field(default_factory=lambda: dict.fromkeys(_PLAIN_MSRS, 0))
 
@@ -209,6 +210,12 @@ class Control:
             self.flushed("mov_cr4", None, None)
         else:
             self.forget_soft()
+
+    def write_cr8(self, value: int) -> None:
+        """MOV to CR8, the task priority: there is no APIC that would look at it (SDM 10.8.6.1)."""
+        if value >> 4:
+            raise _refuse()
+        self.cr8 = value
 
     def use_five_levels(self) -> None:
         """Turn on CR4.LA57, as firmware does before paging starts. Raises #GP if the part has no 5-level paging."""

@@ -34,7 +34,7 @@ __all__ = ["Cpu"]
 RSP, RIP = 4, 16
 RETURN_ADDRESS: Final = 8
 RET_IMM16: Final = b"\xc2"
-SINGLE_STEP_VECTOR, BREAKPOINT_VECTOR, GENERAL_PROTECTION = 1, 3, 13
+SINGLE_STEP_VECTOR, BREAKPOINT_VECTOR, INVALID_OPCODE, GENERAL_PROTECTION = 1, 3, 6, 13
 MASK64: Final = (1 << 64) - 1
 NEVER: Final = (1 << 63) - 1
 PAGE: Final = ~(PAGE_SIZE - 1)
@@ -229,7 +229,7 @@ class Cpu(Registers):
             return self._step_over(rip)
         self.state.instructions += 1
         self.state.rep_va = self.state.block_key = 0
-        return Trap(TrapKind.PRIVILEGED)
+        return Trap(TrapKind.PRIVILEGED, INVALID_OPCODE)
 
     def _step_over(self, rip: int) -> Trap | None:
         """Execute the one instruction at a guarded address."""
@@ -371,7 +371,7 @@ class Cpu(Registers):
         if vector == SINGLE_STEP_VECTOR:
             return self._single_step(rip)
         if vector == GENERAL_PROTECTION:
-            return self._on_invalid(_error)
+            return self._for_model(GENERAL_PROTECTION)
         self.not_executed(rip, inclusive=True)
         return Trap(TrapKind.EXCEPTION, vector)
 
@@ -384,24 +384,30 @@ class Cpu(Registers):
         return Trap(TrapKind.EXCEPTION, SINGLE_STEP_VECTOR)
 
     def _on_invalid(self, _error: int) -> Trap:
-        """An instruction that Unicorn may not or cannot execute. It counts as executed until someone refuses it."""
+        return self._for_model(INVALID_OPCODE)
+
+    def _for_model(self, vector: int) -> Trap:
+        """An instruction that Unicorn does not execute, and its exception if the model does not know it, either.
+
+        It counts as executed until someone refuses it.
+        """
         rip = self.rip
         place = self.blocks.place(rip)
         self.not_executed(rip, inclusive=False)
         if place is None or not place.instruction.known:  # Unicorn did not read to its end
-            return self._unknown(rip)
+            return self._unknown(rip, vector)
         self.state.reads -= place.instruction.reads  # the model makes its accesses, and counts them then
         self.state.writes -= place.instruction.writes
-        return Trap(TrapKind.PRIVILEGED, instruction=place.instruction)
+        return Trap(TrapKind.PRIVILEGED, vector, instruction=place.instruction)
 
-    def _unknown(self, rip: int) -> Trap:
+    def _unknown(self, rip: int, vector: int) -> Trap:
         """An instruction that was counted, but not decoded, with its block."""
         code = self.code_at(rip, 2 * MAX_SIZE)
         instruction = decode(code)
         if instruction is None and is_too_long(code):
             self.state.instructions -= 1
             return Trap(TrapKind.EXCEPTION, GENERAL_PROTECTION, 0)
-        return Trap(TrapKind.PRIVILEGED, instruction=instruction)
+        return Trap(TrapKind.PRIVILEGED, vector, instruction=instruction)
 
     def _on_syscall(self, _error: int) -> Trap:
         self.state.rep_va = self.state.block_key = 0

@@ -63,8 +63,8 @@ _UNTOUCHED: Final = re.compile(r"lea|nop|invlpg|prefetch.*|cl(flush|flushopt|wb|
 """Name memory without a data access; a prefetch or a cache-line flush is none that we count."""
 
 _STACK: Final = {
-    **dict.fromkeys(("push", "pushf", "pushfq", "call"), (0, 1)),
-    **dict.fromkeys(("pop", "popf", "popfq", "ret", "leave"), (1, 0)),
+    **dict.fromkeys(("push", "push_segment", "pushf", "pushfq", "call"), (0, 1)),
+    **dict.fromkeys(("pop", "pop_segment", "popf", "popfq", "ret", "leave"), (1, 0)),
     **dict.fromkeys(("retf", "retfq"), (2, 0)),
     **dict.fromkeys(("iret", "iretd", "iretq"), (5, 0)),
     "lcall": (0, 2),
@@ -120,7 +120,7 @@ class Instruction:
 
     `name` is the mnemonic without prefixes, in lower case, made for dispatch: MOV with a control or debug
     register is `mov_to_cr`, `mov_from_cr`, `mov_to_dr` or `mov_from_dr`, with a segment register
-    `mov_to_segment` or `mov_from_segment`, a far CALL or JMP is `lcall` or
+    `mov_to_segment` or `mov_from_segment` (and `push_segment`, `pop_segment`), a far CALL or JMP is `lcall` or
     `ljmp`, and the 32-bit SYSRET is `sysretl`.  `registers` are the register operands as written.
     """
 
@@ -334,6 +334,8 @@ def _name(found: Any, registers: tuple[str, ...]) -> str:
             return f"mov_from_{source}"
     if name == "mov" and not _SEGMENTS.isdisjoint(registers):
         return {0x8C: "mov_from_segment", 0x8E: "mov_to_segment"}[found.opcode[0]]
+    if name in ("push", "pop") and not _SEGMENTS.isdisjoint(registers):
+        return f"{name}_segment"
     if found.opcode[0] == 0xFF and found.modrm >> 3 & 7 in (3, 5):
         return {"call": "lcall", "jmp": "ljmp"}.get(name, name)
     return "sysretl" if name == "sysret" else name

@@ -363,7 +363,7 @@ class Machine:
     def _on_privileged(self, trap: Trap) -> None:
         stepping = self.state.single_step
         try:
-            privileged.execute(self, trap.instruction)
+            privileged.execute(self, trap.instruction, trap.vector)
         except ProcessorException:
             self.state.instructions -= 1  # it was counted, but faults do not retire
             raise

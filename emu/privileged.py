@@ -55,29 +55,20 @@ def is_models(one: Instruction) -> bool:
     return one.name in _SILENT or not one.known
 
 
-def execute(machine: Machine, one: Instruction | None) -> None:
-    """Execute the instruction at RIP. Raises ProcessorException where the manual says so."""
+def execute(machine: Machine, one: Instruction | None, vector: int) -> None:
+    """Execute the instruction at RIP; one that has no handler ends in the exception that Unicorn gave it.
+
+    Raises ProcessorException where the manual says so.
+    """
     if one is None:
         raise ProcessorException(Vector.UD)
-    handler, privileged = _HANDLERS.get(one.name, (_unknown, False))
+    if one.name not in _HANDLERS:
+        raise ProcessorException(vector, 0 if vector == Vector.GP else None)
+    handler, privileged = _HANDLERS[one.name]
     if privileged and machine.cpl:
         raise ProcessorException(Vector.GP, 0)
     if not handler(machine, one):
         machine.cpu.rip = (machine.cpu.rip + one.size) & MASK64
-
-
-def _unknown(machine: Machine, one: Instruction) -> None:
-    """What Unicorn refuses and nobody here knows: #UD if it has no meaning, #GP if it has one that is refused."""
-    raise ProcessorException(*((Vector.GP, 0) if one.name in _REFUSED else (Vector.UD,)))
-
-
-_REFUSED: Final = frozenset(
-    {
-        *("lret", "retf", "retfq", "ljmp", "lcall", "lss", "lfs", "lgs", "pop"),
-        *("mov_to_dr", "mov_from_dr", "lmsw", "sysexit", "sysexitq", "sysretl", "rdpmc", "cmpxchg16b"),
-    }
-)
-"""Instructions that exist and end in #GP here: far transfers, bad selectors, no debug registers."""
 
 
 # --- control registers ---------------------------------------------------------------------------------------
@@ -99,9 +90,10 @@ def mov_to_cr(machine: Machine, one: Instruction) -> None:
     """MOV CRn, r64."""
     target, source = one.registers
     _check_control_register(machine, target)
-    write = {"cr0": machine.write_cr0, "cr2": machine.write_cr2, "cr3": machine.write_cr3, "cr4": machine.write_cr4}
-    if target not in write:
-        raise ProcessorException(Vector.UD)
+    write = {
+        **{"cr0": machine.write_cr0, "cr2": machine.write_cr2, "cr3": machine.write_cr3, "cr4": machine.write_cr4},
+        "cr8": machine.control.write_cr8,
+    }
     write[target](register(machine, source))
 
 
@@ -111,7 +103,7 @@ def mov_from_cr(machine: Machine, one: Instruction) -> None:
     target, source = one.registers
     _check_control_register(machine, source)
     control = machine.control
-    values = {"cr0": control.cr0, "cr2": control.cr2, "cr3": control.cr3, "cr4": control.cr4, "cr8": 0}
+    values = {"cr0": control.cr0, "cr2": control.cr2, "cr3": control.cr3, "cr4": control.cr4, "cr8": control.cr8}
     set_register(machine, target, values[source])
     machine.charge("control_registers", machine.costs.mov_from_cr)
 
@@ -276,6 +268,12 @@ def lldt(machine: Machine, one: Instruction) -> None:
     selector = _selector(machine, one)
     if selector & ~3:
         raise ProcessorException(Vector.GP, selector & ~3)
+
+
+@instruction("rdpmc", "mov_to_dr", "mov_from_dr", privileged=False)
+def refused(machine: Machine, one: Instruction) -> None:
+    """RDPMC, MOV with a debug register: there are no performance counters and no breakpoint registers."""
+    raise ProcessorException(Vector.GP, 0)
 
 
 @instruction("wbinvd", "invd")

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 __all__: list[str] = []
 
 IF: Final = int(Rflags.IF)
+RSP: Final = 4
+MASK64: Final = (1 << 64) - 1
+OPERAND_SIZE: Final = 0x66
 POPPED: Final = int(
     (Rflags.CF | Rflags.PF | Rflags.AF | Rflags.ZF | Rflags.SF | Rflags.OF)
     | (Rflags.TF | Rflags.DF | Rflags.NT | Rflags.AC | Rflags.ID)
@@ -70,7 +73,32 @@ def mov_to_segment(machine: Machine, one: Instruction) -> None:
     name = one.registers[0]
     if name == "cs":
         raise ProcessorException(Vector.UD)
-    selector = _selector(machine, one)
+    _load_segment(machine, name, _selector(machine, one))
+
+
+@instruction("push_segment", privileged=False, silent=True)
+def push_segment(machine: Machine, one: Instruction) -> None:
+    """PUSH FS, PUSH GS: the selector, zero-extended."""
+    selector = machine.interrupts.selector(one.registers[0])
+    push(machine, selector.to_bytes(_stack_size(machine, one), "little"))
+
+
+@instruction("pop_segment", privileged=False, silent=True)
+def pop_segment(machine: Machine, one: Instruction) -> None:
+    """POP FS, POP GS."""
+    size, rsp = _stack_size(machine, one), machine.cpu.gprs[RSP]
+    selector = int.from_bytes(load(machine, rsp, size, stack=True)[:2], "little")
+    _load_segment(machine, one.registers[0], selector)
+    machine.cpu.gprs[RSP] = (rsp + size) & MASK64
+
+
+def _stack_size(machine: Machine, one: Instruction) -> int:
+    """8 bytes, or 2 with an operand-size prefix."""
+    return 2 if OPERAND_SIZE in machine.cpu.code_at(machine.cpu.rip, one.size)[:-2] else 8
+
+
+def _load_segment(machine: Machine, name: str, selector: int) -> None:
+    """Load a segment register; FS and GS take their base from the descriptor."""
     descriptor = _stack_segment(machine, selector) if name == "ss" else _data_segment(machine, selector)
     machine.interrupts.set_selector(name, selector)
     if name in _BASES:
@@ -212,6 +240,8 @@ def refused(machine: Machine, one: Instruction) -> None:
 @instruction("rdrand", "rdseed", "xgetbv", privileged=False, silent=True)
 @instruction("xsave", "xsave64", "xsaveopt", "xsaveopt64", "xsavec", "xsavec64", privileged=False, silent=True)
 @instruction("xsaves", "xsaves64", "xrstor", "xrstor64", "xrstors", "xrstors64", privileged=False, silent=True)
+@instruction("vzeroupper", "vzeroall", "xbegin", "xabort", privileged=False, silent=True)
+@instruction("extrq", "insertq", "movntss", "movntsd", privileged=False, silent=True)
 def absent(machine: Machine, one: Instruction) -> None:
-    """CPUID reports no random numbers (a run must be repeatable) and no XSAVE."""
+    """What CPUID does not report: random numbers (a run must be repeatable), XSAVE, AVX, RTM, SSE4a."""
     raise ProcessorException(Vector.UD)

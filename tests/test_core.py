@@ -231,6 +231,7 @@ def test_a_jump_to_an_address_that_is_not_canonical_faults_where_it_is(code: str
         ("int3", "#BP"),
         (".byte 0xf1", "#DB"),  # INT1
         ("cmpxchg16b [rbx + 8]", "#GP"),
+        ("fxsave [rbx + 8]", "#GP"),
         ("fldcw [rip + 1f]; fld1; fldz; fdivp; fwait; 1: .word 0x33b", "#MF"),  # division by zero, unmasked
     ],
 )

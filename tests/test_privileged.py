@@ -69,8 +69,11 @@ PRIVILEGED = """
     lgdt [rbx]; lidt [rbx]; lldt ax; ltr ax; lmsw ax; in al, 0x60; out dx, eax; insb; outsd; invpcid rax, [rbx]
     rdpmc; sysexitq; mov cr8, rax; mov rax, cr8
 """
-UNDEFINED = "ud2; vmcall; stac; clac; monitor; mwait; xgetbv; rdrand rax; rdseed ecx; vmxoff; rdpid rax; xsave [rbx]; "
-UNDEFINED += "rdfsbase rax; wrgsbase rax; vmovaps ymm0, ymm1; .byte 0x0f, 0x04; .byte 0x06; .byte 0xf0, 0x90"
+UNDEFINED = """
+    ud2; vmcall; stac; clac; monitor; mwait; xgetbv; rdrand rax; rdseed ecx; vmxoff; rdpid rax; xsave [rbx]
+    vzeroupper; extrq xmm0, 1, 2; xtest; rdfsbase rax; wrgsbase rax; vmovaps ymm0, ymm1; .byte 0x0f, 0x04; .byte 0x06
+    .byte 0xf0, 0x90
+"""
 HARMLESS = "cpuid; rdtsc; rdtscp; sgdt [rbx]; sidt [rbx]; sldt ax; str eax; smsw rax; pushfq; popfq; verr ax; pause"
 
 
@@ -479,6 +482,23 @@ def test_a_data_segment_can_be_loaded_if_its_descriptor_allows_it(segment: str) 
     assert (bare.last.name, bare.last.error_code) == ("#GP", KERNEL_SS)
     bare = user(f"mov eax, 0x93; mov {segment}, eax")
     assert (bare.last.name, bare.last.error_code) == ("#GP", 0x90)
+
+
+def test_fs_and_gs_can_be_pushed_and_popped() -> None:
+    """As bytes: assemblers disagree on the size of PUSH FS."""
+    push_fs, pop_fs, pop_gs = b"\x0f\xa0", b"\x0f\xa1", b"\x0f\xa9"
+    bare = Bare()
+    bare.user(b"\x6a\x2b" + pop_fs + push_fs + b"\x66" + push_fs + b"\x66" + pop_gs + b"\x58")  # push 0x2b ... pop rax
+    assert (bare.run().name, bare["rax"], bare.last.rsp) == ("int 0x20", USER_SS, STACK_TOP)
+    assert bare.machine.interrupts.selector("gs") == USER_SS
+    assert bare.machine.retired(3) == (7, 3 + 2, 3)  # two of the loads are descriptors
+    bare.user(b"\x6a\x10" + pop_fs)
+    assert (bare.run().name, bare.last.error_code, bare.last.rsp) == ("#GP", 0x10, STACK_TOP - 8)
+
+
+def test_the_task_priority_is_kept() -> None:
+    assert kernel("mov eax, 9; mov cr8, rax; mov rcx, cr8")["rcx"] == 9
+    assert kernel("mov eax, 16; mov cr8, rax").last.name == "#GP"
 
 
 def test_loading_fs_sets_its_base_from_the_descriptor() -> None:
