@@ -169,6 +169,7 @@ class Machine:
     def set_timer(self, cycles: int, vector: int) -> None:
         """Interrupt with `vector` once, `cycles` from now (the local APIC's TSC-deadline mode)."""
         self._timer = (self.clock.now + cycles, vector)
+        self._arm()
 
     def allow_interrupts(self) -> None:
         """STI: set IF. The instruction after it is still protected (SDM Vol. 2B, STI)."""
