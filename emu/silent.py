@@ -227,13 +227,13 @@ def port_out(machine: Machine, one: Instruction) -> None:
         raise ProcessorException(Vector.GP, 0)
 
 
-@instruction(
-    *("insb", "insw", "insd", "outsb", "outsw", "outsd", "sysenter", "iret", "iretd"),
-    privileged=False,
-    silent=True,
-)
+@instruction("retf", "retfq", "lret", "lcall", "ljmp", "lss", "lfs", "lgs", privileged=False, silent=True)
+@instruction("insb", "insw", "insd", "outsb", "outsw", "outsd", "sysenter", privileged=False, silent=True)
+@instruction("iret", "iretd", privileged=False, silent=True)
 def refused(machine: Machine, one: Instruction) -> None:
-    """String input and output, SYSENTER, and IRET to a frame of 4-byte or 2-byte values: always #GP here."""
+    """What this machine does not do: far transfers and pointers, string input and output, SYSENTER, and IRET to a
+    frame of 4-byte or 2-byte values. Always #GP.
+    """
     raise ProcessorException(Vector.GP, 0)
 
 

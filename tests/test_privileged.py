@@ -493,6 +493,7 @@ def test_fs_and_gs_can_be_pushed_and_popped() -> None:
     assert bare.machine.interrupts.selector("gs") == USER_SS
     assert bare.machine.retired(3) == (7, 3 + 2, 3)  # two of the loads are descriptors
     bare.user(b"\x6a\x10" + pop_fs)
+    bare["rsp"] = STACK_TOP
     assert (bare.run().name, bare.last.error_code, bare.last.rsp) == ("#GP", 0x10, STACK_TOP - 8)
 
 
