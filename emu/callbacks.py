@@ -133,10 +133,13 @@ def _probe(s: Any, va: Any) -> Any:
 
 @native
 def _answer_probe(s: Any, va: Any, result: Any) -> Any:
-    """Unicorn has stopped, and looks for translated code to drop: that is no fetch of the guest's."""
-    pa = _probe(s, va)
-    if pa < 0 or pa >= s.ram_size or not may_translate(s, va, pa):
-        return False
+    """Unicorn has stopped, and looks for the next code or for code to drop: that is no fetch of the guest's."""
+    if s.dropped_page:
+        pa = s.dropped_page & PAGE
+    else:
+        pa = _probe(s, va)
+        if pa < 0 or pa >= s.ram_size or not may_translate(s, va, pa):
+            return False
     words(result)[0] = pa
     words(result)[1] = PERM_X
     return True

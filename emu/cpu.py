@@ -136,9 +136,16 @@ class Cpu(Registers):
         self.flush_soft_tlb()
 
     def _remove_translation(self, va: int, size: int) -> None:
-        """Drop the translated code of a range that is mapped now."""
-        self.state.stop = self.state.stop or Stop.REFETCH  # whatever the reason: it stands
+        """Drop the translated code of a range. Unicorn asks where it is, and hears it whatever the ITLB holds."""
+        s, pa = self.state, self._code_physical(va)
+        if pa is None:
+            self._retranslate()
+            return
+        s.stop = s.stop or Stop.REFETCH  # whatever the reason: it stands
+        s.dropped_page = pa & PAGE | 1
         self.uc.ctl_remove_cache(va, va + size)
+        s.dropped_page = 0
+        self.flush_soft_tlb()  # that was no permission to fetch
 
     def _code_written(self, pfn: int) -> None:
         """The host wrote to a frame with translated code: Unicorn must translate it anew."""

@@ -152,6 +152,24 @@ def _is_dangerous(s: Any, pa: Any) -> Any:
 
 
 @native
+def _is_guarded(s: Any, va: Any, pa: Any) -> Any:
+    """Whether everything dangerous on a page is guarded: it was once, and the page has not changed.
+
+    A store to the block that it is in needs this: Unicorn translates the store anew, alone, before it happens.
+    """
+    for slot in range(2):
+        if s.guarded[slot] == va | KNOWN:
+            now, then = words(s.ram + pa), words(s.guarded_code + 4096 * slot)
+            same = True
+            for index in range(512):
+                if now[index] != then[index]:
+                    same = False
+            if same:
+                return True
+    return False
+
+
+@native
 def may_translate(s: Any, va: Any, pa: Any) -> Any:
     """Whether Unicorn may see the code of a page: nothing on it is dangerous, or all of that is guarded."""
     flags = words(s.frame_flags)
@@ -161,7 +179,7 @@ def may_translate(s: Any, va: Any, pa: Any) -> Any:
     if not flags[pa >> 12] & SCANNED:
         found = DANGEROUS if _is_dangerous(s, pa) else 0
         flags[pa >> 12] = (flags[pa >> 12] & ~DANGEROUS) | found | SCANNED
-    return not flags[pa >> 12] & DANGEROUS or s.guarded_0 == va | KNOWN or s.guarded_1 == va | KNOWN
+    return not flags[pa >> 12] & DANGEROUS or _is_guarded(s, va, pa)
 
 
 @native
@@ -170,7 +188,5 @@ def let_write(s: Any, pa: Any) -> None:
     flags = words(s.frame_flags)
     if flags[pa >> 12] & SCANNED:
         flags[pa >> 12] &= ~SCANNED
-        s.guarded_0 = 0
-        s.guarded_1 = 0
         flush_soft_tlb(s)
     flags[pa >> 12] |= WRITTEN | WRITABLE

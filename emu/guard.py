@@ -6,7 +6,7 @@ ours, and Unicorn translates further than the guest executes, so the bytes must 
 
 1. Unicorn cannot translate a page that it may not fetch, so the `fill` callback searches every frame before it is
    fetched for the first time. A frame is never executable and writable at once in the soft-TLB: after the guest
-   wrote to it, it is searched again.
+   may have written to it, it is searched again.
 2. If there is something, execution stops (`Stop.DANGER`), and every address of the page where such an instruction may
    begin becomes an exit address. The translator stops at those without looking at what is there.
 3. If the guest ever gets to an exit address, the bytes are decoded as they are *then*: the instruction is
@@ -15,6 +15,7 @@ ours, and Unicorn translates further than the guest executes, so the bytes must 
 
 from __future__ import annotations
 
+import ctypes
 from typing import Final
 
 from .instruction import MAX_SIZE, host_aborts
@@ -27,6 +28,9 @@ __all__ = ["Guard"]
 MOST: Final = 1 << 16
 """Guarded addresses; an ordinary program has none. When there are more, they are all forgotten and found anew."""
 
+SLOTS: Final = 2
+"""Guarded pages that are remembered: an instruction may lie on two."""
+
 NOPS: Final = b"\x90" * MAX_SIZE
 MASK64: Final = (1 << 64) - 1
 
@@ -36,6 +40,9 @@ class Guard:
 
     def __init__(self, state: State, ram: Ram) -> None:
         self._state, self._ram = state, ram
+        self._copies = (ctypes.c_char * PAGE_SIZE * SLOTS)()
+        state.guarded_code = ctypes.addressof(self._copies)
+        self._next = 0
         self.addresses: set[int] = set()
 
     @property
@@ -46,15 +53,25 @@ class Guard:
     def clear(self) -> None:
         """Guard nothing. Every page must be fetched anew (the caller flushes the soft-TLB)."""
         self.addresses.clear()
-        self._state.guarded_0 = self._state.guarded_1 = 0
+        self._state.guarded[:] = (0,) * SLOTS
 
     def cover(self, page: int, frame: int) -> None:
         """Guard what is dangerous on the page at `page`, which maps the frame at `frame`. Then it may be fetched."""
-        offsets = set(host_aborts(self._ram.read(frame, PAGE_SIZE)))
+        code = self._ram.read(frame, PAGE_SIZE)
+        offsets = set(host_aborts(code))
         if 0 in offsets:  # prefixes at the end of the page before would belong to it
             offsets.update(range(1 - MAX_SIZE, 0))
         self.addresses |= {(page + offset) & MASK64 for offset in offsets}
-        self._state.guarded_0, self._state.guarded_1 = page | 1, self._state.guarded_0
+        slot = self._slot(page)
+        self._copies[slot][:] = code
+        self._state.guarded[slot] = page | 1
+
+    def _slot(self, page: int) -> int:
+        """Where a page is remembered, else the place of the older one."""
+        if page | 1 not in self._state.guarded:
+            self._next = (self._next + 1) % SLOTS
+            return self._next
+        return list(self._state.guarded).index(page | 1)
 
     @staticmethod
     def is_dangerous(code: bytes) -> bool:

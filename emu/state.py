@@ -221,8 +221,9 @@ class State(ctypes.Structure):
         ("rep_va", c_uint64),  # the REP instruction that ended the last block; 0: none
         ("repeats", c_uint64),  # this block is a further iteration of that instruction
         ("passed_va", c_uint64),  # the breakpoint that execution goes on from; all ones: none
-        ("guarded_0", c_uint64),  # dangerous pages whose instructions are guarded (guard.py), | 1
-        ("guarded_1", c_uint64),
+        ("guarded", c_uint64 * 2),  # dangerous pages whose instructions are guarded (guard.py), | 1
+        ("guarded_code", c_uint64),  # host address of two copies: how those pages were then
+        ("dropped_page", c_uint64),  # physical address of a page of which Unicorn drops translated code, | 1
         # why it stopped
         ("stop", c_uint64),
         ("stop_detail", c_uint64),

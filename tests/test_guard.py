@@ -146,6 +146,25 @@ def test_the_guest_may_write_them_just_before_it_gets_there(engine: str) -> None
 
 
 @pytest.mark.parametrize("engine", ["trap", "access"])
+@pytest.mark.parametrize(
+    ("code", "retired"),
+    [
+        ("mov byte ptr [rip + 1], 0x90; nop; nop; nop", 4),  # the instruction behind it
+        ("nop; mov byte ptr [rip - 1], 0x90; nop", 3),  # its own last byte, the number: not executed again
+        ("nop; nop; mov byte ptr [rip - 8], 0x90; nop", 4),  # what came before it
+        ("mov ecx, 40; lea rdi, [rip + 1f]; mov al, 0x90; rep stosb; 1: .skip 40, 0x90", 44),
+    ],
+)
+def test_beside_them_the_guest_may_write_to_the_block_that_it_executes(code: str, retired: int, engine: str) -> None:
+    """Unicorn translates such a store anew, alone, before it happens: again and again, if it may not look."""
+    bare = Bare(engine=engine)
+    bare.user(code)
+    bare.put(BAD, USER_CODE + 0x800)
+    assert bare.run().name == "int 0x20"
+    assert bare.machine.retired(3)[0] == retired + 1
+
+
+@pytest.mark.parametrize("engine", ["trap", "access"])
 def test_the_guest_may_write_them_over_what_it_has_executed(engine: str) -> None:
     bare = Bare(engine=engine)
     bare.user("""

@@ -130,3 +130,20 @@ def test_an_instruction_starts_again_as_if_it_had_never_begun(offset: int, befor
         expected = bench.run(code, offset, WRITABLE)
         wrong += differences(form, expected, bench.run(code, offset, before))
     assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("engine", ["trap", "access"])
+@pytest.mark.parametrize("odd", [0, 1])
+def test_a_block_that_was_cut_at_a_missing_page_is_whole_the_next_time(odd: int, engine: str) -> None:
+    """Also if it writes to the page that it is on, which takes that page out of the ITLB."""
+    bare = Bare(engine=engine)
+    border = CODE + PAGE_SIZE
+    start = border - 80 - odd
+    bare.user(b"\x00\x00" * 41 + b"\xff\xc9" + b"\x75\xaa", start)  # 41 add [rax], al; dec ecx; jnz start
+    second = bare.physical(border)
+    bare.unmap(border)
+    bare.on[14] = lambda _: bare.map(border, second)
+    bare["rax"], bare["rcx"] = CODE, 3
+    assert bare.run().name == "int 0x20"
+    assert bare.machine.retired(3)[0] == 3 * 43 + 1
+    assert [frame.cr2 for frame in bare.frames[:-1]] == [border]
