@@ -63,7 +63,7 @@ class Guard:
             offsets.update(range(1 - MAX_SIZE, 0))
         self.addresses |= {(page + offset) & MASK64 for offset in offsets}
         slot = self._slot(page)
-        self._copies[slot][:] = code
+        self._copies[slot].raw = code
         self._state.guarded[slot] = page | 1
 
     def _slot(self, page: int) -> int:
