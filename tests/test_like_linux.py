@@ -361,7 +361,10 @@ def test_a_program_sees_what_it_sees_under_the_real_kernel(case: str, run_image:
 @pytest.mark.xfail(strict=True, reason="Unicorn does not check it")
 @pytest.mark.parametrize("case", NOT_MODELLED)
 def test_some_faults_do_not_happen(case: str, run_image: RunImage) -> None:
-    assert ending_under_cr3(NOT_MODELLED[case], run_image) == run_native(small_program(NOT_MODELLED[case]), STDIN)
+    natively = run_native(small_program(NOT_MODELLED[case]), STDIN)
+    if natively.signal is None:
+        pytest.skip("this processor does not check it either")  # FXSAVE: the manual leaves it to the part
+    assert ending_under_cr3(NOT_MODELLED[case], run_image) == natively
 
 
 # --- what a signal says: siginfo --------------------------------------------------------------------------------
