@@ -25,6 +25,7 @@ from .state import Block, State
 __all__ = ["BlockTable", "Counts"]
 
 FIRST_SIZE: Final = 1 << 12
+JUMPS: Final = ("j", "loop", "ret")
 ADDRESS_SIZE: Final = 0x67
 """The address-size prefix: RCX, RSI and RDI are used as 32-bit registers (SDM Vol. 2A 2.1.1)."""
 
@@ -114,6 +115,7 @@ class BlockTable:
             if is_models or one.rep or one.rotates_through_carry or one.stores_condition:
                 watched.append(va)
             va += one.size
+        block.ends_in_jump = instructions[-1].name.startswith(JUMPS)
         block.is_watched = bool(watched)
         block.is_plain = not watched and s.block_va % PAGE_SIZE + len(code) <= PAGE_SIZE
         self._table[self._find(s.block_key)] = block

@@ -212,11 +212,13 @@ def _watch(s: Any, va: Any) -> None:
     """Stop before an instruction that is the model's, or count one iteration of a REP."""
     s.hooked_va = va
     current = block_at(s.blocks, s.block_index)
+    rcx = words(s.env)[ENV_RCX] & current.rep_mask
     if current.model_va == va:
         leave(s, STOP_MODEL, 0)
-    elif current.rep_va == va and words(s.env)[ENV_RCX] & current.rep_mask:
+    elif current.rep_va == va and rcx and not (s.repeats and rcx == s.rep_rcx):  # else it wrote to its own code
         s.reads += current.rep_reads
         s.writes += current.rep_writes
+        s.rep_rcx = rcx
 
 
 @entry(void(word, word, int32, word))

@@ -82,11 +82,16 @@ def _is_volatile(s: Any, va: Any, size: Any) -> Any:
 
 @native
 def _is_restarted(s: Any, va: Any, size: Any) -> Any:
-    """Whether the last block was left in its middle, because it wrote to itself: Unicorn begins again at the store.
+    """Whether the last block may have been left in its middle, because it wrote to itself.
 
-    A jump back into a block runs on to the end of that block; the restarted store is a block of its own.
+    Unicorn then begins again at the store, which is a block of its own. A jump back into a block runs on to the
+    end of that block; where that end is no jump, nothing but a restart leads back to it.
     """
-    return s.block_key != 0 and s.block_va <= va and va + size < s.block_va + block_size(s)
+    if s.block_key == 0 or va < s.block_va:
+        return False
+    left = s.block_va + block_size(s) - (va + size)
+    last = block_at(s.blocks, s.block_index)
+    return left > 0 or (left == 0 and not last.ends_in_jump and last.rep_va != va)
 
 
 @native
@@ -125,7 +130,7 @@ def count_block(s: Any, va: Any, size: Any) -> None:
         return
     is_volatile = _is_volatile(s, va, size)
     if is_volatile and _is_restarted(s, va, size):
-        notify(s, SELF_MODIFIED, va, 0, 0)
+        notify(s, SELF_MODIFIED, va, size, 0)
     key = s.fetch_pa | (va & 0xFFF) | (size << 48)
     index = find_place(s, key)
     known = block_at(s.blocks, index)

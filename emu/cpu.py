@@ -272,20 +272,24 @@ class Cpu(Registers):
             return Trap(TrapKind.DEADLINE)
         last = self.blocks.address_of(left)
         s.block_key = 0  # it has not begun
-        return self._run_until(last) or Trap(TrapKind.DEADLINE)
+        return self._run_until(last, left) or Trap(TrapKind.DEADLINE)
 
-    def _run_until(self, va: int) -> Trap | None:
-        """Execute straight-line code up to `va`. Returns the trap that happened before, or None when there."""
+    def _run_until(self, va: int, instructions: int) -> Trap | None:
+        """Execute the straight-line code up to `va`: at most so many instructions, for it may change itself on the way.
+
+        Returns the trap that happened before, or None.
+        """
         s = self.state
         start, deadline, target = self.rip, s.deadline, self._target
-        s.deadline, self._target = NEVER, va
+        s.deadline, self._target = min(deadline, s.instructions + instructions), va
         self._set_exits()
         self._remove_translation(start, va - start + 1)
         trap = self._run()
         s.deadline, self._target = deadline, target
         self._set_exits()
         self._remove_translation(start, va - start + 1)
-        return None if trap.kind is TrapKind.ARRIVED else trap
+        is_there = trap.kind is TrapKind.ARRIVED or (trap.kind is TrapKind.DEADLINE and s.instructions < deadline)
+        return None if is_there else trap
 
     def _on_breakpoint(self, _error: int) -> Trap:
         self.not_executed(self.rip, inclusive=True)
@@ -332,9 +336,9 @@ class Cpu(Registers):
             self._take_back_branch()
         if rip & PAGE & MASK64 != page and s.fault == Fault.PAGE:
             code, fault_code = s.fault, s.fault_code
-            first = self._first_on_page(rip, page)
-            if first != rip:
-                return self._run_until(first)
+            first, instructions = self._first_on_page(rip, page)
+            if first not in (rip, self._target):
+                return self._run_until(first, instructions)
             s.fault, s.fault_code, address = code, fault_code, page
         s.rep_va = 0
         s.block_key = 0
@@ -358,15 +362,13 @@ class Cpu(Registers):
             self.gprs[RSP] -= RETURN_ADDRESS + extra
         self.not_executed(self.rip, inclusive=True)
 
-    def _first_on_page(self, rip: int, page: int) -> int:
-        """Address of the first instruction from `rip` on that touches `page`, the next one."""
-        va = rip
-        while va < page:
-            one = decode(self.code_at(va, min(MAX_SIZE, page - va)))
-            if one is None:
-                return va
+    def _first_on_page(self, rip: int, page: int) -> tuple[int, int]:
+        """Address of the first instruction from `rip` on that touches the next page, and how many come before it."""
+        va, before = rip, 0
+        while va < page and (one := decode(self.code_at(va, min(MAX_SIZE, page - va)))) is not None:
             va += one.size
-        return va
+            before += 1
+        return va, before
 
     def _on_interrupt(self, _error: int) -> Trap:
         s, rip = self.state, self.rip

@@ -105,9 +105,11 @@ class Notices:
     def _instruction(self, va: int, size: int, _unused: int) -> None:
         self._events.emit(InstructionEvent(*self._when, va, size, self._machine.cpl))
 
-    def _self_modified(self, va: int, *_unused: int) -> None:
-        """A block wrote to itself and is left at `va`, where execution begins again."""
-        self._machine.cpu.not_executed(va, inclusive=True)
+    def _self_modified(self, va: int, size: int, _unused: int) -> None:
+        """A block wrote to itself, if the instruction at `va` writes at all, and begins there again."""
+        place = self._machine.cpu.blocks.place(va)
+        if place is not None and place.instruction.writes and place.instruction.size == size:
+            self._machine.cpu.not_executed(va, inclusive=True)
 
     def _cpuid(self, *_unused: int) -> None:
         self._machine.identify()

@@ -130,6 +130,7 @@ class Block(ctypes.Structure):
         ("is_plain", c_uint64),  # on one page, with no hook of its own
         ("is_watched", c_uint64),  # some of its instructions have a hook, so it is known only at that address
         ("model_va", c_uint64),  # va of the first instruction that the model executes itself; 0: none
+        ("ends_in_jump", c_uint64),  # JMP, Jcc, LOOP, RET: execution may come back to its end without its middle
         ("rep_va", c_uint64),  # va of the REP instruction that ends the block; 0: none
         ("rep_offset", c_uint64),
         ("rep_reads", c_uint64),  # accesses of one iteration
@@ -220,6 +221,7 @@ class State(ctypes.Structure):
         ("hooked_va", c_uint64),  # the last instruction before which a CODE hook was called
         ("rep_va", c_uint64),  # the REP instruction that ended the last block; 0: none
         ("repeats", c_uint64),  # this block is a further iteration of that instruction
+        ("rep_rcx", c_uint64),  # RCX before the iteration that was counted last
         ("passed_va", c_uint64),  # the breakpoint that execution goes on from; all ones: none
         ("guarded", c_uint64 * 2),  # dangerous pages whose instructions are guarded (guard.py), | 1
         ("guarded_code", c_uint64),  # host address of two copies: how those pages were then

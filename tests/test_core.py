@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from bare import KERNEL, KERNEL_CODE, RSP0, STACK_TOP, USER_CODE, Bare, Frame, assemble
 
+from emu import Halt
 from emu.control import Msr
 from emu.pte import PAGE_SIZE, Cr4, Efer, Pte
 
@@ -288,6 +289,19 @@ def test_an_instruction_that_lies_on_a_missing_page_in_part_faults_where_it_begi
     fault = bare.frames[0]
     assert (fault.rip, fault.cr2, fault.error_code) == (NEXT_PAGE - split, NEXT_PAGE, 4)
     assert (bare["rax"], bare["rcx"], bare.machine.retired(3)[0]) == (3, 0x1122_3344_5566_7788, 5)
+
+
+def test_code_before_a_missing_page_may_turn_back_before_it_gets_there() -> None:
+    """The store makes a jump of a NOP further on."""
+    bare = Bare()
+    bare.map(USER_CODE)
+    bare.put("mov word ptr [rip + 1f], 0xf3eb; nop; nop; 1: nop; nop; nop; nop", NEXT_PAGE - 15)  # jmp to the store
+    bare.user(b"", NEXT_PAGE)
+    bare.unmap(NEXT_PAGE)
+    bare.cpu.rip = NEXT_PAGE - 15
+    bare.machine.max_instructions = 1000
+    assert bare.machine.run() is Halt.INSTRUCTION_LIMIT
+    assert bare.machine.retired(3)[0] == 1000
 
 
 def test_a_data_fault_before_a_missing_page_of_code_comes_first() -> None:

@@ -201,6 +201,11 @@ def test_the_processor_itself_counts_the_same(seed: int, make_kernel: Callable[.
 # --- code that writes code ------------------------------------------------------------------------------------
 
 SELF_MODIFYING = {
+    "itself": "lea rdi, [rip + 1f]; mov rax, [rdi]; 1: mov [rdi], rax; nop; mov ecx, 3; 2: mov [rdi], rax; loop 2b",
+    "itself, before a jump": "lea rdi, [rip + 1f]; mov rax, [rdi]; 1: mov [rdi], rax; jmp 2f; nop; 2: nop",
+    "itself, and what it reads": "lea rdi, [rip + 1f]; xor eax, eax; mov ecx, 4; 1: add [rdi], eax; dec ecx; jnz 1b",
+    "itself again": "lea rdi, [rip + 1f]; mov rax, [rdi]; mov ecx, 5; jmp 1f; 1: mov [rdi], rax; dec ecx; jnz 1b",
+    "the stack on the code": "lea rsp, [rip + 2f]; call 1f; 1: push rax; pop rax; add rsp, 8; jmp 2f; .skip 64; 2: nop",
     "the next instruction": "mov byte ptr [rip + 1f + 1], 5; 1: mov al, 1; nop",
     "later in the block": "mov byte ptr [rip + 1f + 1], 5; nop; nop; 1: mov al, 1; mov ecx, eax",
     "with another size": "mov byte ptr [rip + 1f + 4], 0x90; mov dword ptr [rip + 1f], 0x909005b0; 1: mov eax, 1",
@@ -220,6 +225,15 @@ def test_code_that_writes_itself_counts_what_it_executes(name: str, engine: str)
     bare = prepared(code, engine=engine)
     assert counted(bare)[0] == len(states) + 1
     assert (bare["rax"], bare["rbx"], bare["rcx"], bare["rdx"]) == (states[-1][0], states[-1][3], *states[-1][1:3])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("number", [1, 2, 5, 50])
+def test_a_rep_that_writes_over_itself_counts_its_iterations_once(number: int, engine: str) -> None:
+    """It writes what is there already."""
+    bare = prepared("rep movsb; nop", engine=engine)
+    bare["rsi"], bare["rdi"], bare["rcx"] = USER_CODE, USER_CODE, number
+    assert counted(bare) == (3, number, number)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
