@@ -25,13 +25,15 @@ TLB_POLICIES: Final = {"fifo": 0, "random": 1, "lru": 2, "plru": 3}
 PLRU_WAYS: Final = 64
 """The tree of one set is one word."""
 
-WRITE: Final = int(Access.WRITE)
+READ, WRITE = int(Access.READ), int(Access.WRITE)
 IMPLICIT: Final = 4
 PAGE_FAULT: Final = 14
 GENERAL_PROTECTION: Final = 13
 ANY: Final = -1
 MASK64: Final = (1 << 64) - 1
 _WORD = ctypes.c_int64
+_LARGEST_LOAD: Final = PAGE_SIZE // 8
+"""Words of one `load_words`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,14 @@ class Mmu:
         self._translate = ctypes.CFUNCTYPE(_WORD, _WORD, _WORD, _WORD)(code["translate_entry"])
         self._load = ctypes.CFUNCTYPE(_WORD, _WORD, _WORD, _WORD)(code["load_entry"])
         self._store = ctypes.CFUNCTYPE(None, _WORD, _WORD, _WORD, _WORD)(code["store_entry"])
+        self._copy = ctypes.CFUNCTYPE(_WORD, *[_WORD] * 5)(code["copy_entry"])
+        self._copy_in = ctypes.CFUNCTYPE(_WORD, _WORD, _WORD, ctypes.c_char_p, _WORD, _WORD)(code["copy_entry"])
+        self._clear_page = ctypes.CFUNCTYPE(_WORD, _WORD, _WORD)(code["clear_page_entry"])
+        self._copy_page = ctypes.CFUNCTYPE(_WORD, _WORD, _WORD, _WORD)(code["copy_page_entry"])
+        self._descend = ctypes.CFUNCTYPE(_WORD, *[_WORD] * 6)(code["descend_entry"])
         self._invalidate = ctypes.CFUNCTYPE(None, _WORD, _WORD, _WORD, _WORD)(code["invalidate_entry"])
+        self._words = (ctypes.c_uint64 * _LARGEST_LOAD)()
+        self._words_address = ctypes.addressof(self._words)
 
     # --- building -------------------------------------------------------------------------------------------
 
@@ -141,30 +150,65 @@ class Mmu:
             raise MachineError(f"virtual address {va:#x} is mapped to {where}")
         return PAGE_FAULT, self.state.fault_code, va
 
-    def pieces(self, va: int, size: int, access: Access, *, implicit: bool = False) -> Iterator[tuple[int, int]]:
-        """Physical ranges (address, size) of a virtual range, page by page; counts one access per 8 bytes."""
-        while size > 0:
-            step = min(size, PAGE_SIZE - va % PAGE_SIZE)
-            pa = self.translate(va, access, implicit=implicit)
-            words = (step + 7) // 8
-            if access == Access.WRITE:
-                self.state.writes += words
-            else:
-                self.state.reads += words
-            yield pa, step
-            va, size = (va + step) & MASK64, size - step
-
     def read(self, va: int, size: int, *, implicit: bool = False) -> bytes:
-        """Read a virtual range with the current rights. Raises ProcessorException at the first refused page."""
-        ram = self.ram
-        return b"".join([ram.read(pa, n) for pa, n in self.pieces(va, size, Access.READ, implicit=implicit)])
+        """Read a virtual range with the current rights; counts one access for 8 bytes of a page.
+
+        Raises ProcessorException at the first page that is refused.
+        """
+        if size > PAGE_SIZE:
+            buffer = ctypes.create_string_buffer(size)
+            address = ctypes.addressof(buffer)
+        else:
+            address = self._words_address
+        done = self._copy(self._address, va, address, size, IMPLICIT if implicit else READ)
+        if done < size:
+            raise self.exception((va + done) & MASK64)
+        return ctypes.string_at(address, size)
 
     def write(self, va: int, data: bytes, *, implicit: bool = False) -> None:
-        """Write a virtual range with the current rights. Raises ProcessorException at the first refused page."""
-        done = 0
-        for pa, n in self.pieces(va, len(data), Access.WRITE, implicit=implicit):
-            self.ram.write(pa, data[done : done + n])
-            done += n
+        """Write a virtual range with the current rights; counts as `read` does, and refuses like it."""
+        size = len(data)
+        done = self._copy_in(self._address, va, data, size, WRITE | IMPLICIT if implicit else WRITE)
+        if self.state.code_written:
+            self._forget_code()
+        if done < size:
+            raise self.exception((va + done) & MASK64)
+
+    def load_words(self, va: int, count: int) -> list[int]:
+        """Up to 512 aligned 8-byte loads. Raises ProcessorException when one is refused."""
+        done = self._copy(self._address, va, self._words_address, 8 * count, READ)
+        if done < 8 * count:
+            raise self.exception((va + done) & MASK64)
+        return self._words[:count]
+
+    def clear_page(self, va: int) -> None:
+        """Store zeros all over a page. Raises ProcessorException when it is refused."""
+        if not self._clear_page(self._address, va):
+            raise self.exception(va)
+        if self.state.code_written:
+            self._forget_code()
+
+    def copy_page(self, target: int, source: int) -> None:
+        """Load all of a page and store it to another one. Raises ProcessorException when one is refused."""
+        if not self._copy_page(self._address, target, source):
+            raise self.exception(self.state.fault_page)
+        if self.state.code_written:
+            self._forget_code()
+
+    def descend(self, direct_map: int, table: int, va: int, level: int, last: int) -> tuple[int, int]:
+        """Follow page tables with loads, through a mapping of all memory at `direct_map`, from a `level` to the `last`.
+
+        Returns (physical address, level) of the entry for `va` there, or of the one above it that is not present.
+        """
+        found: int = self._descend(self._address, direct_map, table, va, level, last)
+        if found < 0:
+            raise self.exception(self.state.fault_page)
+        return found & ~7, found & 7
+
+    def _forget_code(self) -> None:
+        """Something was written where translated code comes from."""
+        self.state.code_written = 0
+        self.ram.on_code_write(0)
 
     def load64(self, va: int, *, implicit: bool = False) -> int:
         """One aligned 8-byte load. Raises ProcessorException when it is refused."""
@@ -179,8 +223,7 @@ class Mmu:
         if self.state.fault:
             raise self.exception(va)
         if self.state.code_written:
-            self.state.code_written = 0
-            self.ram.on_code_write(0)
+            self._forget_code()
 
     def peek(self, va: int) -> int | None:
         """Physical address of `va` in the current page tables, whatever its rights; no effect, nothing counted."""

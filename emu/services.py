@@ -1,4 +1,4 @@
-"""What Python asks of the native code: translate, load and store, invalidate, enter and leave the kernel (native).
+"""What Python asks of the native code: translate, load, store, copy, invalidate, enter and leave the kernel (native).
 
 Each function gets the address of the shared state first. A refused access or a failed transfer leaves its reason there.
 """
@@ -10,58 +10,83 @@ from typing import Any, Final
 from numba import types
 
 from .counting import find_place
-from .native import entry, native, words
+from .native import copy, entry, native, words, zero
+from .pte import ADDRESS_MASK, INDEX_MASK, PAGE_SIZE, Access, Pte
 from .records import state_at
 from .soft_tlb import flush_soft_tlb
-from .state import FETCHED, Fault
+from .state import Fault
 from .tlb import invalidate
-from .transfer import account, deliver, iretq, physical, read_flags, swapgs, switch_mode, sysretq, write_flags
+from .transfer import (
+    account,
+    deliver,
+    iretq,
+    note_write,
+    physical,
+    read_flags,
+    swapgs,
+    switch_mode,
+    sysretq,
+    write_flags,
+)
 from .translate import translate
-from .walk import WRITE
+from .walk import KIND, WRITE
 
-__all__ = ["invalidate_entry", "load_entry", "store_entry", "translate_entry"]
+__all__ = [
+    "clear_page_entry",
+    "copy_entry",
+    "copy_page_entry",
+    "descend_entry",
+    "invalidate_entry",
+    "load_entry",
+    "store_entry",
+    "translate_entry",
+]
 
 word, void = types.int64, types.void
 BAD_PHYSICAL: Final = int(Fault.BAD_PHYSICAL)
+READ: Final = int(Access.READ)
+P: Final = int(Pte.P)
+PAGE: Final = PAGE_SIZE
+WORDS: Final = PAGE_SIZE // 8
+
+
+@native
+def _physical(s: Any, va: Any, access: Any) -> Any:
+    """Physical address for an access of the machine itself; -1 with the fault in the state."""
+    leaf = translate(s, va, access)
+    if leaf:
+        pa = physical(leaf, va)
+        if pa < s.ram_size:
+            return pa
+        s.fault = BAD_PHYSICAL
+        s.fault_code = pa
+    s.fault_page = va
+    s.fault_access = access & KIND
+    return -1
 
 
 @entry(word(word, word, word))
 def translate_entry(state: Any, va: Any, access: Any) -> Any:
     """Translate one access of the machine itself; returns the physical address, or -1 with the fault in the state."""
-    s = state_at(state, 0)
-    leaf = translate(s, va, access)
-    if not leaf:
-        s.fault_page = va
-        s.fault_access = access & 3
-        return -1
-    return physical(leaf, va)
+    return _physical(state_at(state, 0), va, access)
 
 
 @native
-def _word_address(s: Any, va: Any, access: Any) -> Any:
-    """Host address of an aligned word for an access of the machine itself; 0 with the fault in the state."""
-    leaf = translate(s, va, access)
-    if not leaf:
-        s.fault_page = va
-        s.fault_access = access & 3
-        return 0
-    pa = physical(leaf, va)
-    if pa >= s.ram_size:
-        s.fault = BAD_PHYSICAL
-        s.fault_code = pa
-        return 0
-    if access & 3 == WRITE and words(s.frame_flags)[pa >> 12] & FETCHED:
-        s.code_written = 1
-    return s.ram + pa
+def _load(s: Any, va: Any, access: Any) -> Any:
+    """Load an aligned word into `s.loaded`. False with the fault in the state."""
+    s.reads += 1
+    pa = _physical(s, va, access)
+    if pa < 0:
+        return False
+    s.loaded = words(s.ram)[pa >> 3]
+    return True
 
 
 @entry(word(word, word, word))
 def load_entry(state: Any, va: Any, access: Any) -> Any:
     """Load an aligned word; 0 with `fault` set in the state if it is refused."""
     s = state_at(state, 0)
-    s.reads += 1
-    address = _word_address(s, va, access)
-    return words(address)[0] if address else 0
+    return s.loaded if _load(s, va, access) else 0
 
 
 @entry(void(word, word, word, word))
@@ -69,9 +94,90 @@ def store_entry(state: Any, va: Any, value: Any, access: Any) -> None:
     """Store an aligned word; `fault` is set in the state if it is refused."""
     s = state_at(state, 0)
     s.writes += 1
-    address = _word_address(s, va, access)
-    if address:
-        words(address)[0] = value
+    pa = _physical(s, va, access)
+    if pa >= 0:
+        words(s.ram)[pa >> 3] = value
+        note_write(s, pa)
+
+
+@entry(word(word, word, word, word, word))
+def copy_entry(state: Any, va: Any, host: Any, size: Any, access: Any) -> Any:
+    """Read a virtual range into host memory, or write it from there; one access for 8 bytes.
+
+    Returns how many bytes were copied; when they are fewer, the fault is in the state.
+    """
+    s = state_at(state, 0)
+    done = 0
+    while done < size:
+        at = va + done
+        step = min(size - done, PAGE - (at & (PAGE - 1)))
+        pa = _physical(s, at, access)
+        if pa < 0:
+            break
+        if access & KIND == WRITE:
+            s.writes += (step + 7) >> 3
+            copy(s.ram + pa, host + done, step)
+            note_write(s, pa)
+        else:
+            s.reads += (step + 7) >> 3
+            copy(host + done, s.ram + pa, step)
+        done += step
+    return done
+
+
+@entry(word(word, word))
+def clear_page_entry(state: Any, va: Any) -> Any:
+    """Fill a page with zeros, by stores of 8 bytes. 0 with the fault in the state."""
+    s = state_at(state, 0)
+    pa = _physical(s, va, WRITE)
+    if pa < 0:
+        return 0
+    s.writes += WORDS
+    zero(s.ram + pa, PAGE)
+    note_write(s, pa)
+    return 1
+
+
+@entry(word(word, word, word))
+def copy_page_entry(state: Any, target: Any, source: Any) -> Any:
+    """Copy a page, 8 bytes at a time. 0 with the fault in the state."""
+    s = state_at(state, 0)
+    below = _physical(s, source, READ)
+    if below < 0:
+        return 0
+    s.reads += WORDS
+    pa = _physical(s, target, WRITE)
+    if pa < 0:
+        return 0
+    s.writes += WORDS
+    copy(s.ram + pa, s.ram + below, PAGE)
+    note_write(s, pa)
+    return 1
+
+
+@native
+def _place(table: Any, va: Any, level: Any) -> Any:
+    """Physical address of the entry for `va` in the table of a level."""
+    return table + (((va >> (3 + 9 * level)) & INDEX_MASK) << 3)
+
+
+@entry(word(word, word, word, word, word, word))
+def descend_entry(state: Any, direct_map: Any, table: Any, va: Any, level: Any, last: Any) -> Any:
+    """Follow page tables by loads of the kernel's, from the table of one level down to the level `last`.
+
+    `direct_map` is where physical memory begins in virtual memory. Returns the physical address of the entry for `va`
+    at that level, or of the one above it that is not present, or'ed with its level; -1 with the fault in the state.
+    """
+    s = state_at(state, 0)
+    pa = _place(table, va, level)
+    while level > last:
+        if not _load(s, direct_map + pa, READ):
+            return -1
+        if not s.loaded & P:
+            break
+        level -= 1
+        pa = _place(s.loaded & ADDRESS_MASK, va, level)
+    return pa | level
 
 
 @entry(void(word, word, word, word))

@@ -19,7 +19,17 @@ from .tlb import leaf_shift
 from .translate import translate
 from .walk import IMPLICIT, is_canonical
 
-__all__ = ["deliver", "iretq", "physical", "smap_window", "swapgs", "switch_mode", "syscall", "sysretq"]
+__all__ = [
+    "deliver",
+    "iretq",
+    "note_write",
+    "physical",
+    "smap_window",
+    "swapgs",
+    "switch_mode",
+    "syscall",
+    "sysretq",
+]
 
 READ, WRITE = int(Access.READ), int(Access.WRITE)
 RAX, RCX, RSP, R11, RIP = 0, 1, 4, 11, 16
@@ -157,6 +167,15 @@ def _load(s: Any, va: Any, access: Any, is_stack: Any) -> Any:
 
 
 @native
+def note_write(s: Any, pa: Any) -> None:
+    """Not the guest but the machine wrote to a frame; if it has code, that is not what was translated."""
+    flags = words(s.frame_flags)
+    if flags[pa >> 12] & FETCHED:
+        flags[pa >> 12] = 0
+        s.code_written = 1
+
+
+@native
 def _store(s: Any, va: Any, value: Any) -> Any:
     """Store an aligned word with the processor's own rights. False with the exception pending."""
     s.writes += 1
@@ -164,8 +183,7 @@ def _store(s: Any, va: Any, value: Any) -> Any:
     if pa < 0:
         return False
     words(s.ram)[pa >> 3] = value
-    if words(s.frame_flags)[pa >> 12] & FETCHED:
-        s.code_written = 1
+    note_write(s, pa)
     return True
 
 

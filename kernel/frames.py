@@ -14,6 +14,7 @@ from, as long as that is free too.
 from __future__ import annotations
 
 import errno
+from heapq import heappop, heappush
 from typing import Final
 
 from .exceptions import Errno, KernelPanic
@@ -24,6 +25,44 @@ MAX_ORDER: Final = 18
 """Largest block: 2**18 frames, 1 GiB."""
 
 
+class FreeBlocks:
+    """The free blocks of one order: the lowest is at hand (a heap), and so is any other (a set).
+
+    A block that is taken out of the middle stays in the heap until it comes to the top.
+    """
+
+    def __init__(self) -> None:
+        self._free: set[int] = set()
+        self._heap: list[int] = []
+        self._queued: set[int] = set()  # what is in the heap
+
+    def __bool__(self) -> bool:
+        return bool(self._free)
+
+    def __contains__(self, pfn: int) -> bool:
+        return pfn in self._free
+
+    def add(self, pfn: int) -> None:
+        """Add a block."""
+        self._free.add(pfn)
+        if pfn not in self._queued:
+            self._queued.add(pfn)
+            heappush(self._heap, pfn)
+
+    def remove(self, pfn: int) -> None:
+        """Take out a block that is there."""
+        self._free.remove(pfn)
+
+    def pop(self) -> int:
+        """Take out the lowest block."""
+        while True:
+            pfn = heappop(self._heap)
+            self._queued.remove(pfn)
+            if pfn in self._free:
+                self._free.remove(pfn)
+                return pfn
+
+
 class FrameAllocator:
     """Hands out frames `first` to `first + count - 1`, lowest addresses first.
 
@@ -31,7 +70,7 @@ class FrameAllocator:
     """
 
     def __init__(self, first: int, count: int) -> None:
-        self._free: list[set[int]] = [set() for _ in range(MAX_ORDER + 1)]
+        self._free = [FreeBlocks() for _ in range(MAX_ORDER + 1)]
         self._allocated: dict[int, int] = {}
         self._end = first + count
         self.total, self.used, self.peak = count, 0, 0
@@ -52,8 +91,7 @@ class FrameAllocator:
         """The first pfn of 2**order frames, aligned to their number. Raises Errno(ENOMEM)."""
         for larger in range(order, MAX_ORDER + 1):
             if self._free[larger]:
-                pfn = min(self._free[larger])
-                self._free[larger].remove(pfn)
+                pfn = self._free[larger].pop()
                 self._split(pfn, larger, order)
                 self._allocated[pfn] = order
                 self.used += 1 << order

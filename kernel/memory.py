@@ -6,15 +6,17 @@ entry, of a frame or of a task goes through the direct map and so through the TL
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from emu.machine import Machine
-from emu.pte import PAGE_SIZE
+from emu.pte import ADDRESS_MASK, INDEX_MASK, PAGE_SIZE, Pte
 from emu.ram import Ram
 
-from .layout import direct_map
+from .layout import DIRECT_MAP, direct_map
 
 __all__ = ["EarlyMemory", "KernelMemory", "PhysicalMemory"]
+
+PRESENT: Final = int(Pte.P)
 
 
 class PhysicalMemory(Protocol):
@@ -36,6 +38,14 @@ class PhysicalMemory(Protocol):
         """Fill a frame with zeros."""
         ...
 
+    def descend(self, table: int, va: int, level: int, last: int) -> tuple[int, int]:
+        """Follow page tables from the table of one level down to the level `last`.
+
+        Returns (physical address, level) of the entry for `va` at that level, or of the one above it that is not
+        present.
+        """
+        ...
+
 
 class EarlyMemory:
     """Physical memory before there are page tables."""
@@ -47,6 +57,17 @@ class EarlyMemory:
     def clear_frame(self, pfn: int) -> None:
         """Fill a frame with zeros."""
         self._ram.zero(pfn * PAGE_SIZE, PAGE_SIZE)
+
+    def descend(self, table: int, va: int, level: int, last: int) -> tuple[int, int]:
+        """Follow page tables."""
+        while True:
+            pa = table + 8 * (va >> (3 + 9 * level) & INDEX_MASK)
+            if level == last:
+                return pa, level
+            entry = self.load64(pa)
+            if not entry & PRESENT:
+                return pa, level
+            table, level = entry & ADDRESS_MASK, level - 1
 
 
 class KernelMemory:
@@ -65,7 +86,15 @@ class KernelMemory:
 
     def clear_frame(self, pfn: int) -> None:
         """Fill a frame with zeros (clear_page)."""
-        self._mmu.write(direct_map(pfn * PAGE_SIZE), bytes(PAGE_SIZE))
+        self._mmu.clear_page(direct_map(pfn * PAGE_SIZE))
+
+    def copy_frame(self, target: int, source: int) -> None:
+        """Copy one frame to another (copy_page)."""
+        self._mmu.copy_page(direct_map(target * PAGE_SIZE), direct_map(source * PAGE_SIZE))
+
+    def descend(self, table: int, va: int, level: int, last: int) -> tuple[int, int]:
+        """Follow page tables."""
+        return self._mmu.descend(DIRECT_MAP, table, va, level, last)
 
     def read(self, pa: int, size: int) -> bytes:
         """Read bytes of a frame."""
@@ -78,6 +107,10 @@ class KernelMemory:
     def load_va(self, va: int) -> int:
         """Load the word at a kernel address."""
         return self._mmu.load64(va)
+
+    def load_words(self, va: int, count: int) -> list[int]:
+        """Load consecutive words at a kernel address."""
+        return self._mmu.load_words(va, count)
 
     def store_va(self, va: int, value: int) -> None:
         """Store a word at a kernel address."""

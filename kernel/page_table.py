@@ -68,17 +68,14 @@ class PageTable:
 
     def entry_address(self, va: int, level: int = 1, *, create: bool = False) -> int | None:
         """Physical address of the entry for `va` at a level (1: PTE, 2: PMD). None if a table on the way is missing."""
-        table, load64 = self.pgd, self.memory.load64
-        for above in range(TOP_LEVEL, level, -1):
-            pa = table + 8 * (va >> (3 + 9 * above) & INDEX_MASK)
-            entry = load64(pa)
-            if not entry & P:
-                if not create:
-                    return None
-                entry = self._new_table() | (_USER_TABLE if va >> 63 == 0 else _KERNEL_TABLE)
-                self.memory.store64(pa, entry)
-            table = entry & ADDRESS_MASK
-        return table + 8 * (va >> (3 + 9 * level) & INDEX_MASK)
+        pa, reached = self.memory.descend(self.pgd, va, TOP_LEVEL, level)
+        while reached > level:
+            if not create:
+                return None
+            table = self._new_table()
+            self.memory.store64(pa, table | (_USER_TABLE if va >> 63 == 0 else _KERNEL_TABLE))
+            pa, reached = self.memory.descend(table, va, reached - 1, level)
+        return pa
 
     def make_entry(self, va: int, level: int = 1) -> int:
         """Physical address of the entry for `va`, with the tables above it made where missing. Raises Errno(ENOMEM)."""

@@ -21,6 +21,7 @@ PT_REGS: Final = (
 )
 """Fields of struct pt_regs, from its start (asm/ptrace.h); each is 8 bytes."""
 PT_REGS_SIZE: Final = 8 * len(PT_REGS)
+_OFFSET: Final = {name: 8 * index for index, name in enumerate(PT_REGS)}
 
 
 class Registers:
@@ -33,16 +34,14 @@ class Registers:
         self._memory, self.va = memory, va
 
     def __getitem__(self, name: str) -> int:
-        return self._memory.load_va(self.va + 8 * PT_REGS.index(name))
+        return self._memory.load_va(self.va + _OFFSET[name])
 
     def __setitem__(self, name: str, value: int) -> None:
-        self._memory.store_va(self.va + 8 * PT_REGS.index(name), value)
+        self._memory.store_va(self.va + _OFFSET[name], value)
 
     def arguments(self) -> tuple[int, int, int, int, int, int]:
         """The six arguments of a system call: RDI RSI RDX R10 R8 R9."""
-        first = 8 * PT_REGS.index("r10")
-        words = struct.unpack("<8Q", self._memory.read_va(self.va + first, 64))
-        r10, r9, r8, _rax, _rcx, rdx, rsi, rdi = words
+        r10, r9, r8, _rax, _rcx, rdx, rsi, rdi = self._memory.load_words(self.va + _OFFSET["r10"], 8)
         return rdi, rsi, rdx, r10, r8, r9
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
 from emu.exceptions import ProcessorException
@@ -18,8 +17,6 @@ from .exceptions import Errno
 from .layout import TASK_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from emu.machine import Machine
 
 __all__ = ["UserMemory"]
@@ -31,42 +28,51 @@ class UserMemory:
     def __init__(self, machine: Machine, fault: Callable[[int, int], bool]) -> None:
         self._machine, self._fault = machine, fault
 
-    def _window(self) -> AbstractContextManager[None]:
-        """STAC ... CLAC: only inside may the kernel touch user pages."""
+    def _faulted_in(self, refused: ProcessorException) -> bool:
+        """Handle the fault of a copy. False if the page cannot be had."""
+        if refused.address is None or refused.error_code is None:
+            return False
+        self._machine.charge("exceptions", self._machine.costs.page_fault)
+        return self._fault(refused.address, refused.error_code)
 
-        @contextmanager
-        def window() -> Iterator[None]:
-            state = self._machine.state
-            state.alignment_check = 1
-            try:
-                yield
-            finally:
-                state.alignment_check = 0
-
-        return window()
-
-    def _attempt(self, copy: Callable[[], None]) -> bool:
-        """Run one page's copy; fault the page in and repeat. False if it cannot be had."""
+    def _read_page(self, va: int, size: int) -> bytes | None:
+        """Read from one page; None if it cannot be had. STAC ... CLAC: only between may the kernel touch user pages."""
+        state, mmu = self._machine.state, self._machine.mmu
         while True:
             try:
-                with self._window():
-                    copy()
+                state.alignment_check = 1
+                return mmu.read(va, size)
+            except ProcessorException as exception:
+                refused = exception
+            finally:
+                state.alignment_check = 0
+            if not self._faulted_in(refused):
+                return None
+
+    def _write_page(self, va: int, data: bytes) -> bool:
+        """Write to one page; False if it cannot be had."""
+        state, mmu = self._machine.state, self._machine.mmu
+        while True:
+            try:
+                state.alignment_check = 1
+                mmu.write(va, data)
                 return True
-            except ProcessorException as refused:
-                if refused.address is None or refused.error_code is None:
-                    return False
-                self._machine.charge("exceptions", self._machine.costs.page_fault)
-                if not self._fault(refused.address, refused.error_code):
-                    return False
+            except ProcessorException as exception:
+                refused = exception
+            finally:
+                state.alignment_check = 0
+            if not self._faulted_in(refused):
+                return False
 
     def read(self, va: int, size: int) -> bytes:
         """Up to `size` bytes; fewer if a page on the way cannot be read."""
         done = bytearray()
         while len(done) < size and va + len(done) < TASK_SIZE:
             at = va + len(done)
-            step = min(size - len(done), PAGE_SIZE - at % PAGE_SIZE)
-            if not self._attempt(lambda at=at, step=step: done.extend(self._machine.mmu.read(at, step))):  # type: ignore[misc]
+            data = self._read_page(at, min(size - len(done), PAGE_SIZE - at % PAGE_SIZE))
+            if data is None:
                 break
+            done += data
         return bytes(done)
 
     def write(self, va: int, data: bytes) -> int:
@@ -75,7 +81,7 @@ class UserMemory:
         while done < len(data) and va + done < TASK_SIZE:
             at = va + done
             part = data[done : done + PAGE_SIZE - at % PAGE_SIZE]
-            if not self._attempt(lambda at=at, part=part: self._machine.mmu.write(at, part)):  # type: ignore[misc]
+            if not self._write_page(at, part):
                 break
             done += len(part)
         return done
