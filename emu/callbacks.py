@@ -32,7 +32,7 @@ from .fetch import (
 )
 from .native import call, entry, native, words
 from .pte import Access, Pte
-from .records import block_at, leave, notify, state_at
+from .records import block_at, entry_at, leave, notify, state_at
 from .soft_tlb import drop_page, flush_soft_tlb
 from .state import FETCHED, SCANNED, Engine, Event, Fault, Stop, TlbKind
 from .tlb import find, use
@@ -101,7 +101,16 @@ def _grant(s: Any, va: Any, pa: Any, kind: Any, leaf: Any) -> Any:
 
 
 @native
+def _tell_access(s: Any) -> None:
+    """Tell listeners of the last access."""
+    va = s.crossing_va
+    s.crossing_va = 0
+    call(s.notify, (ON_ACCESS, va, s.crossing_access, s.crossing_pa))
+
+
+@native
 def _refused(s: Any, va: Any, kind: Any, reason: Any) -> Any:
+    s.crossing_va = 0
     s.stop = reason
     s.fault_page = va
     s.fault_access = kind
@@ -193,6 +202,8 @@ def fill(uc: Any, va: Any, uc_kind: Any, result: Any, user_data: Any) -> Any:
         return _refused(s, va, kind, STOP_DANGER)
     words(result)[0] = pa
     words(result)[1] = _grant(s, va, pa, kind, leaf)
+    if s.crossing_va != 0 and (s.crossing_va + (s.crossing_access >> 8) - 1) & PAGE == va:
+        _tell_access(s)
     return True
 
 
@@ -264,6 +275,18 @@ def _will_fault(s: Any, va: Any, kind: Any) -> Any:
     return number < 0
 
 
+@native
+def _is_there(s: Any, va: Any, kind: Any) -> Any:
+    """Whether the second page of a crossing access needs no look at the page tables. Otherwise it may fault yet."""
+    if s.no_tlb:
+        return not _will_fault(s, va, kind)
+    number, index = find(s, DTLB, va)
+    if number < 0:
+        return False
+    leaf = entry_at(s.arrays[number].entries, index).leaf
+    return permitted(s, leaf, kind) and (kind == READ or leaf & D != 0)
+
+
 @entry(void(word, int32, word, int32, word, word))
 def access(uc: Any, uc_kind: Any, pa: Any, size32: Any, value: Any, user_data: Any) -> None:
     """UC_HOOK_MEM_READ and UC_HOOK_MEM_WRITE; `pa` is physical."""
@@ -282,12 +305,17 @@ def access(uc: Any, uc_kind: Any, pa: Any, size32: Any, value: Any, user_data: A
     elif not s.no_tlb:
         _touch(s, va, kind)
     if (s.listeners >> ON_ACCESS) & 1:
-        call(s.notify, (ON_ACCESS, va, kind | (size << 8), pa))
+        s.crossing_va, s.crossing_access, s.crossing_pa = va, kind | (size << 8), pa
+        if not crosses or _is_there(s, second, kind):
+            _tell_access(s)
 
 
 @entry(void(word, word, int32, word))
-def instruction(uc: Any, va: Any, size32: Any, user_data: Any) -> None:
-    """UC_HOOK_CODE everywhere: walk for the fetch (`--tlb none`), tell listeners. A REP is fetched once."""
+def instruction(uc: Any, va: Any, size: Any, user_data: Any) -> None:
+    """UC_HOOK_CODE everywhere: walk for the fetch (`--tlb none`), tell listeners. A REP is fetched once.
+
+    `size` is what Unicorn read, which is not to the end of an instruction that it refuses.
+    """
     s = state_at(user_data, 0)
     s.hooked_va = va
     if s.repeats:
@@ -299,7 +327,7 @@ def instruction(uc: Any, va: Any, size32: Any, user_data: Any) -> None:
             flush_soft_tlb(s)
             leave(s, STOP_REFETCH, 0)
     if (s.listeners >> ON_INSTRUCTION) & 1:
-        notify(s, ON_INSTRUCTION, va, word(size32), 0)
+        notify(s, ON_INSTRUCTION, va, 0, 0)
 
 
 # --- instructions that need the machine ----------------------------------------------------------------------

@@ -17,6 +17,7 @@ from .state import FETCHED, WRITTEN, Event, Stop
 __all__ = ["NOWHERE", "block_size", "count_again", "count_block", "find_place"]
 
 STOP_DEADLINE, STOP_UNKNOWN, STOP_REFETCH = int(Stop.DEADLINE), int(Stop.UNKNOWN_BLOCK), int(Stop.REFETCH)
+STOP_ITERATIONS: Final = int(Stop.ITERATIONS)
 SELF_MODIFIED: Final = int(Event.SELF_MODIFIED)
 NOWHERE: Final = -1
 
@@ -141,6 +142,10 @@ def count_block(s: Any, va: Any, size: Any) -> None:
         leave(s, STOP_UNKNOWN, va)
         return
     repeats = s.rep_va != 0 and s.rep_va == va and known.rep_offset == 0
+    s.iterations += repeats
+    if repeats and s.iterations >= s.iteration_limit:
+        leave(s, STOP_ITERATIONS, va)
+        return
     instructions = 0 if repeats else known.instructions
     if s.instructions + instructions > s.deadline:
         _begin(s, va, key, index)

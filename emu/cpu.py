@@ -75,7 +75,7 @@ class Cpu(Registers):
             self.see_every_access()
         if state.no_tlb:
             self.see_every_instruction(True)
-        state.deadline = NEVER
+        state.deadline = state.iteration_limit = NEVER
         ram.on_code_write = self._code_written
 
     def _share_addresses(self) -> None:
@@ -191,8 +191,10 @@ class Cpu(Registers):
                 return int(pa) + va % PAGE_SIZE
         return self.mmu.peek(va)
 
-    def _instruction_at(self, rip: int) -> Instruction | None:
-        return decode(self.code_at(rip, MAX_SIZE))
+    def instruction_at(self, va: int) -> Instruction | None:
+        """The instruction at `va`, as the block under way has it or as it reads now; None if there is none."""
+        place = self.blocks.place(va)
+        return place.instruction if place and place.instruction.known else decode(self.code_at(va, MAX_SIZE))
 
     # --- execution --------------------------------------------------------------------------------------------
 
@@ -261,9 +263,6 @@ class Cpu(Registers):
         self._watch(self.blocks.learn(code))
         s.block_key = 0  # it has not begun
 
-    def _on_refetch(self, _error: int) -> None:
-        """The soft-TLB was flushed; start again."""
-
     def _on_deadline(self, _error: int) -> Trap | None:
         """The next block would pass the deadline: execute as many of its instructions as are left."""
         s = self.state
@@ -291,6 +290,12 @@ class Cpu(Registers):
         is_there = trap.kind is TrapKind.ARRIVED or (trap.kind is TrapKind.DEADLINE and s.instructions < deadline)
         return None if is_there else trap
 
+    def _on_iterations(self, _error: int) -> Trap:
+        """A REP repeated too often. It is interrupted between two iterations, and has not retired."""
+        self.state.instructions -= 1
+        self.state.rep_va = self.state.block_key = 0
+        return Trap(TrapKind.ITERATIONS)
+
     def _on_breakpoint(self, _error: int) -> Trap:
         self.not_executed(self.rip, inclusive=True)
         self._stopped_before = self.rip
@@ -315,8 +320,7 @@ class Cpu(Registers):
         if rip == s.hooked_va:
             self.core.keep_computed_flags()
         address = self.core.invalid_address.value
-        place = self.blocks.place(rip)
-        instruction = self._instruction_at(rip) if place is None else place.instruction
+        instruction = self.instruction_at(rip)
         repeating = self.blocks.repeating(rip)
         if repeating is not None:  # this iteration was counted
             s.reads -= repeating.rep_reads
@@ -436,8 +440,9 @@ class Cpu(Registers):
         Stop.MODEL: _on_invalid,
         Stop.BREAKPOINT: _on_breakpoint,
         Stop.DEADLINE: _on_deadline,
+        Stop.ITERATIONS: _on_iterations,
         Stop.UNKNOWN_BLOCK: _on_unknown_block,
-        Stop.REFETCH: _on_refetch,
+        Stop.REFETCH: lambda _cpu, _error: None,  # the soft-TLB was flushed; start again
         Stop.DANGER: _on_danger,
         Stop.REQUESTED: lambda _cpu, _error: Trap(TrapKind.REQUESTED),
     }

@@ -72,7 +72,10 @@ def event_names() -> list[str]:
 @event("instruction")
 @dataclass(frozen=True, slots=True)
 class InstructionEvent(Event):
-    """An instruction is about to execute; `cpl` is 3 in user mode and 0 in the kernel."""
+    """An instruction of `size` bytes (0: there is no such instruction) is about to execute.
+
+    `cpl` is 3 in user mode and 0 in the kernel. A REP is one instruction, however often it repeats.
+    """
 
     va: int
     size: int

@@ -14,7 +14,7 @@ from __future__ import annotations
 import ctypes
 from typing import Final
 
-from .control import Control
+from .control import Control, DescriptorTable
 from .cpu import Cpu
 from .exceptions import ProcessorException, TripleFault
 
@@ -52,8 +52,13 @@ EXTERNAL: Final = 1
 for (SDM Vol. 3A 6.13).
 """
 
+TSS_DESCRIPTOR_SIZE: Final = 16
+AVAILABLE_TSS: Final = 9
+BUSY, PRESENT = 1 << 41, 1 << 47
+"""Of a TSS descriptor: its type, and bits that say more."""
+
 SWAPGS, SYSRETQ, IRETQ = 0, 1, 2
-MASK64: Final = (1 << 64) - 1
+MASK32: Final = (1 << 32) - 1
 
 
 class Interrupts:
@@ -106,6 +111,19 @@ class Interrupts:
         if not at or selector & LOCAL or at + size - 1 > table.limit:
             raise ProcessorException(Vector.GP, selector & ~3)
         return int.from_bytes(self._cpu.mmu.read(table.base + at, size, implicit=True), "little")
+
+    def load_task_register(self, selector: int) -> None:
+        """LTR: find the TSS through its descriptor in the GDT, and mark it busy there (SDM Figure 8-4)."""
+        descriptor = self.descriptor(selector, TSS_DESCRIPTOR_SIZE)
+        if descriptor >> 40 & 0x1F != AVAILABLE_TSS:
+            raise ProcessorException(Vector.GP, selector & ~3)
+        if not descriptor & PRESENT:
+            raise ProcessorException(Vector.NP, selector & ~3)
+        busy = (descriptor | BUSY).to_bytes(TSS_DESCRIPTOR_SIZE, "little")[:8]
+        self._cpu.mmu.write(self._control.gdtr.base + (selector & ~7), busy, implicit=True)
+        base = (descriptor >> 16 & 0xFF_FFFF) | (descriptor >> 32 & 0xFF00_0000) | (descriptor >> 64 & MASK32) << 32
+        self._control.task = DescriptorTable(base, (descriptor & 0xFFFF) | (descriptor >> 32 & 0xF_0000))
+        self.task_selector = selector
 
     def _pending(self) -> ProcessorException:
         """The exception that a delivery or a return met."""

@@ -29,7 +29,7 @@ from unicorn import x86_const as x86
 from . import privileged, silent  # noqa: F401 - it registers its instructions
 from .clock import Clock
 from .compiled import addresses
-from .control import Control, DescriptorTable, Msr, is_canonical
+from .control import Control, Msr, is_canonical
 from .cpu import Cpu
 from .cpuid import cpuid
 from .events import (
@@ -55,13 +55,11 @@ ENGINES: Final = ("auto", "trap", "access")
 MASK32: Final = (1 << 32) - 1
 MASK64: Final = (1 << 64) - 1
 NEVER: Final = (1 << 63) - 1
-TSS_DESCRIPTOR_SIZE: Final = 16
-AVAILABLE_TSS: Final = 9
-BUSY, PRESENT = 1 << 41, 1 << 47
-"""Of a TSS descriptor: its type, and bits that say more."""
-
 SYSCALL_SIZE: Final = 2
 VMCALL_SIZE: Final = 3
+LEAST_ITERATIONS: Final = 1 << 20
+"""Iterations of REP that are allowed however small the instruction limit is."""
+
 MASKED_POLL: Final = 64
 """Cycles after which a timer that is due is looked at again while interrupts are masked."""
 MAY_BE_TIME: Final = frozenset((TrapKind.DEADLINE, TrapKind.PRIVILEGED))
@@ -75,7 +73,7 @@ class Halt(Enum):
 
     STOPPED = 1  # somebody called stop()
     BREAKPOINT = 2  # one of the addresses given to stop_before()
-    INSTRUCTION_LIMIT = 3
+    INSTRUCTION_LIMIT = 3  # or so many iterations of REP, of which an instruction may have 2 ** 64
 
 
 class Machine:
@@ -158,7 +156,7 @@ class Machine:
         self.clock.charge(cause, cycles)
 
     def stop(self) -> None:
-        """Make `run` return when the current instruction is done."""
+        """Make `run` return when the current instruction is done; if it is not running, the next one at once."""
         self._halt = Halt.STOPPED
         self._notices.leave_if_inside()
 
@@ -250,19 +248,6 @@ class Machine:
         else:
             self.control.write_msr(number, value)
 
-    def load_task_register(self, selector: int) -> None:
-        """LTR: find the TSS through its descriptor in the GDT, and mark it busy there (SDM Figure 8-4)."""
-        descriptor = self.interrupts.descriptor(selector, TSS_DESCRIPTOR_SIZE)
-        if descriptor >> 40 & 0x1F != AVAILABLE_TSS:
-            raise ProcessorException(Vector.GP, selector & ~3)
-        if not descriptor & PRESENT:
-            raise ProcessorException(Vector.NP, selector & ~3)
-        busy = (descriptor | BUSY).to_bytes(TSS_DESCRIPTOR_SIZE, "little")[:8]
-        self.mmu.write(self.control.gdtr.base + (selector & ~7), busy, implicit=True)
-        base = (descriptor >> 16 & 0xFF_FFFF) | (descriptor >> 32 & 0xFF00_0000) | (descriptor >> 64 & MASK32) << 32
-        self.control.task = DescriptorTable(base, (descriptor & 0xFFFF) | (descriptor >> 32 & 0xF_0000))
-        self.interrupts.task_selector = selector
-
     def _flushed(self, reason: str, va: int | None, pcid: int | None) -> None:
         self.flushes[reason] = self.flushes.get(reason, 0) + 1
         if self.events.wants("tlb_flush"):
@@ -291,7 +276,12 @@ class Machine:
 
     def run(self) -> Halt:
         """Execute until somebody stops the machine. What a hook or the monitor raises comes out of here."""
-        self._halt = None
+        try:
+            return self._run()
+        finally:
+            self._halt = None
+
+    def _run(self) -> Halt:
         look = 0
         while self._halt is None:
             if look == 0:
@@ -318,6 +308,7 @@ class Machine:
             left = max(self._timer[0] - self.clock.now, 1 if self.cpu.interrupt_flag else MASKED_POLL)
             deadline = min(deadline, self.state.instructions + left * self.costs.instructions_per_cycle)
         self.state.deadline = deadline
+        self.state.iteration_limit = max(self.max_instructions, LEAST_ITERATIONS)
 
     def _take_timer_interrupt(self) -> None:
         if self._timer is None or not self.cpu.interrupt_flag or self.clock.now < self._timer[0]:
@@ -365,8 +356,9 @@ class Machine:
         stepping = self.state.single_step
         try:
             privileged.execute(self, trap.instruction, trap.vector)
-        except ProcessorException:
-            self.state.instructions -= 1  # it was counted, but faults do not retire
+        except ProcessorException as exception:
+            if exception.vector != Vector.DB:  # INT1's is a trap
+                self.state.instructions -= 1  # it was counted, but faults do not retire
             raise
         if stepping:
             self.raise_exception(ProcessorException(Vector.DB))
@@ -392,6 +384,9 @@ class Machine:
         if self.state.instructions >= self.max_instructions:
             self._halt = Halt.INSTRUCTION_LIMIT
 
+    def _on_iterations(self, _trap: Trap) -> None:
+        self._halt = Halt.INSTRUCTION_LIMIT
+
     def _on_breakpoint(self, _trap: Trap) -> None:
         self._halt = Halt.BREAKPOINT
 
@@ -406,6 +401,7 @@ class Machine:
         TrapKind.SYSCALL: _on_syscall,
         TrapKind.VMCALL: _on_vmcall,
         TrapKind.DEADLINE: _on_deadline,
+        TrapKind.ITERATIONS: _on_iterations,
         TrapKind.BREAKPOINT: _on_breakpoint,
         TrapKind.REQUESTED: _on_requested,
     }

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from .exceptions import InputError, MachineError, ProcessorException
 from .profile import PAGE_SIZES, Profile, TlbGeometry
-from .pte import PAGE_SIZE, Access, Pte
+from .pte import IMPLICIT, PAGE_SIZE, Access, Pte
 from .ram import Ram
 from .state import Fault, State, TlbArray, TlbEntry, TlbKind
 from .walk_report import page_walk
@@ -26,7 +26,6 @@ PLRU_WAYS: Final = 64
 """The tree of one set is one word."""
 
 READ, WRITE = int(Access.READ), int(Access.WRITE)
-IMPLICIT: Final = 4
 PAGE_FAULT: Final = 14
 GENERAL_PROTECTION: Final = 13
 ANY: Final = -1

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from .events import AccessEvent, InstructionEvent, PageWalk, TlbMiss, WalkStep
+from .pte import IMPLICIT
 from .state import Event, Stop
 
 if TYPE_CHECKING:
@@ -88,21 +89,27 @@ class Notices:
     def _when(self) -> tuple[int, int]:
         return self._machine.clock.now, self._machine.pid
 
+    def _cpl(self, access: int) -> int:
+        """Whose access it is: what the processor does for itself is the supervisor's (SDM Vol. 3A 4.6.1)."""
+        return 0 if access & IMPLICIT else self._machine.cpl
+
     def _miss(self, va: int, access: int, tlb: int) -> None:
         name = ACCESS_NAMES[access & 3]
-        self._events.emit(TlbMiss(*self._when, TLB_NAMES[tlb], va, name, self._machine.cpl))
+        self._events.emit(TlbMiss(*self._when, TLB_NAMES[tlb], va, name, self._cpl(access)))
 
     def _walk(self, va: int, access: int, leaf: int) -> None:
         s = self._state
         steps = tuple(WalkStep(s.walk_addresses[i], s.walk_entries[i]) for i in range(s.walk_depth))
         name = ACCESS_NAMES[access & 3]
-        self._events.emit(PageWalk(*self._when, va, name, self._machine.cpl, leaf != 0, steps))
+        self._events.emit(PageWalk(*self._when, va, name, self._cpl(access), leaf != 0, steps))
 
     def _access(self, va: int, kind_and_size: int, pa: int) -> None:
         kind, size = ACCESS_NAMES[kind_and_size & 3], kind_and_size >> 8
         self._events.emit(AccessEvent(*self._when, kind, va, pa, size, self._machine.cpl))
 
-    def _instruction(self, va: int, size: int, _unused: int) -> None:
+    def _instruction(self, va: int, *_unused: int) -> None:
+        instruction = self._machine.cpu.instruction_at(va)
+        size = instruction.size if instruction else 0
         self._events.emit(InstructionEvent(*self._when, va, size, self._machine.cpl))
 
     def _self_modified(self, va: int, size: int, _unused: int) -> None:

@@ -259,7 +259,7 @@ def _selector(machine: Machine, one: Instruction) -> int:
 @instruction("ltr")
 def ltr(machine: Machine, one: Instruction) -> None:
     """LTR r/m16: the selector's TSS descriptor in the GDT (SDM Figure 8-4)."""
-    machine.load_task_register(_selector(machine, one))
+    machine.interrupts.load_task_register(_selector(machine, one))
 
 
 @instruction("lldt")
@@ -282,11 +282,10 @@ def wbinvd(machine: Machine, one: Instruction) -> None:
 
 
 @instruction("int1", privileged=False)
-def int1(machine: Machine, one: Instruction) -> bool:
+def int1(machine: Machine, one: Instruction) -> None:
     """INT1: a #DB after it, whatever the gate's DPL (SDM Vol. 2A, INT n)."""
     machine.cpu.rip = (machine.cpu.rip + one.size) & MASK64
-    machine.raise_exception(ProcessorException(Vector.DB))
-    return True
+    raise ProcessorException(Vector.DB)
 
 
 # --- reading what the processor is ----------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from typing import Final
 __all__ = [
     "ADDRESS_MASK",
     "CR3_NOFLUSH",
+    "IMPLICIT",
     "INDEX_MASK",
     "PAGE_SHIFT",
     "PAGE_SIZE",
@@ -68,6 +69,10 @@ class Access(IntEnum):
     READ = 0
     WRITE = 1
     FETCH = 2
+
+
+IMPLICIT: Final = 4
+"""Added to an access: made by the processor itself (IDT, TSS, GDT), with supervisor rights at any CPL (SDM 4.6.1)."""
 
 
 class Cr0(IntFlag):

@@ -71,6 +71,7 @@ class Stop(IntEnum):
     DANGER = 10  # a page holds code that must not reach Unicorn's translator
     VMCALL = 11
     REQUESTED = 12  # an event hook asked to stop
+    ITERATIONS = 13  # REP instructions repeated as often as they may
 
 
 class Fault(IntEnum):
@@ -251,6 +252,8 @@ class State(ctypes.Structure):
         ("mode_totals", c_uint64 * 6),  # user instructions, reads, writes; the same of the kernel
         ("mode_start", c_uint64 * 3),
         ("deadline", c_uint64),  # stop before the block that would pass this many instructions
+        ("iteration_limit", c_uint64),  # stop when so many are done, and a REP is under way
+        ("iterations", c_uint64),  # of REP instructions
         ("instructions", c_uint64),
         ("reads", c_uint64),
         ("writes", c_uint64),
@@ -266,6 +269,9 @@ class State(ctypes.Structure):
         ("soft_flushes", c_uint64),
         ("seen_reads", c_uint64),  # by the access engine's hooks
         ("seen_writes", c_uint64),
+        ("crossing_va", c_uint64),  # an access whose second page is not there yet: told when it is; 0: none
+        ("crossing_access", c_uint64),  # its kind | size << 8
+        ("crossing_pa", c_uint64),
         # events: bit n set when event kind n has a listener
         ("listeners", c_uint64),
     )

@@ -11,13 +11,13 @@ from __future__ import annotations
 from typing import Any, Final
 
 from .native import call, native, words
-from .pte import ADDRESS_MASK, Access, Rflags
+from .pte import ADDRESS_MASK, IMPLICIT, Access, Rflags
 from .records import state_at  # noqa: F401 - the record type must exist before these functions compile
 from .soft_tlb import flush_soft_tlb
 from .state import FETCHED, Fault
 from .tlb import leaf_shift
 from .translate import translate
-from .walk import IMPLICIT, is_canonical
+from .walk import is_canonical
 
 __all__ = [
     "deliver",

@@ -21,6 +21,7 @@ class TrapKind(Enum):
     SYSCALL = auto()  # RIP is after it
     VMCALL = auto()  # at CPL 0; RIP is at it
     DEADLINE = auto()  # the instruction deadline
+    ITERATIONS = auto()  # before a REP repeats more often than it may; RIP is at it
     BREAKPOINT = auto()  # before one of the addresses given to stop_before()
     ARRIVED = auto()  # inside Cpu only: at the address that it ran to
     REQUESTED = auto()  # an event hook asked to stop

@@ -16,11 +16,11 @@ from __future__ import annotations
 from typing import Any, Final
 
 from .native import native, words
-from .pte import ADDRESS_MASK, Access, ErrorCode, Pte
+from .pte import ADDRESS_MASK, IMPLICIT, Access, ErrorCode, Pte
 from .state import Fault, TlbKind
 from .tlb import find_in, insert, use
 
-__all__ = ["IMPLICIT", "is_canonical", "permitted", "refuse", "walk"]
+__all__ = ["is_canonical", "permitted", "refuse", "walk"]
 
 P: Final = int(Pte.P)
 W: Final = int(Pte.W)
@@ -35,9 +35,6 @@ NX: Final = -(1 << 63)
 WRITE: Final = int(Access.WRITE)
 FETCH: Final = int(Access.FETCH)
 KIND: Final = 3
-IMPLICIT: Final = 4
-"""Added to an access: made by the processor itself (IDT, TSS, GDT), with supervisor rights at any CPL (SDM 4.6.1)."""
-
 TABLE: Final = ADDRESS_MASK
 PAGING_STRUCTURE: Final = int(TlbKind.PAGING_STRUCTURE)
 PAGE_FAULT: Final = int(Fault.PAGE)

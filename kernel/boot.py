@@ -182,7 +182,7 @@ def _switch_on(machine: Machine, page_table: PageTable, percpu: int, text: Kerne
     machine.write_cr4(cr4 | (Cr4.PCIDE if pcid and features.pcid else 0))
     machine.control.gdtr = DescriptorTable(GDT_VA, Selector.TSS + 15)
     machine.control.idtr = DescriptorTable(IDT_VA, 256 * 16 - 1)
-    machine.load_task_register(Selector.TSS)
+    machine.interrupts.load_task_register(Selector.TSS)
     machine.write_msr(Msr.STAR, Selector.KERNEL_CS << 32 | 0x23 << 48)
     machine.write_msr(Msr.LSTAR, text.symbols["entry_SYSCALL_64"])
     machine.write_msr(Msr.FMASK, SYSCALL_MASK)

@@ -171,6 +171,4 @@ class Tracer:
         self._write(self._lines.line(name, event, self._locator.place(event)) + "\n")
         self.count += 1
         if self.is_full:
-            machine = self._kernel.machine
-            machine.stop()
-            self._kernel.on("instruction", lambda _: machine.stop(), once=True)  # in case it does not run yet
+            self._kernel.machine.stop()

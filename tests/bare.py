@@ -117,7 +117,7 @@ class Bare:
         self.ram.write(TSS + 4, RSP0.to_bytes(8, "little"))
         for ist, top in ISTS.items():
             self.ram.write(TSS + 0x1C + 8 * ist, top.to_bytes(8, "little"))
-        self.machine.load_task_register(TSS_SELECTOR)
+        self.machine.interrupts.load_task_register(TSS_SELECTOR)
         plain, coded = bytes.fromhex("0f01c1 48cf"), bytes.fromhex("0f01c1 4883c408 48cf")  # vmcall; add rsp, 8; iretq
         for vector in range(256):
             self.ram.write(HANDLERS + HANDLER_SIZE * vector, coded if vector in WITH_ERROR_CODE else plain)

@@ -293,6 +293,35 @@ def test_a_budget_may_end_among_the_kernels_instructions() -> None:
     assert seen == [(3, 1), (0, 2), (0, 3), (3, 4), (3, 5), (0, 6)]
 
 
+REP_FOREVER = "mov rdx, rdi; 1: mov rdi, rdx; mov ecx, 4096; rep stosb; mov rdi, rdx; mov ecx, 4096; rep stosb; jmp 1b"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("limit", [100_000, 1 << 20, 3_000_000])
+def test_a_budget_of_instructions_is_also_one_of_iterations(limit: int, engine: str) -> None:
+    """A REP is one instruction, and may have 2 ** 64 iterations. It is stopped between two of them."""
+    bare = prepared(REP_FOREVER, engine=engine)
+    bare["rdi"] = AREA
+    assert budgeted(bare, limit) is Halt.INSTRUCTION_LIMIT
+    allowed = max(limit, 1 << 20)
+    instructions, _, stores = bare.machine.retired(3)
+    assert stores == allowed
+    done = (stores - 1) % 4096 + 1
+    assert (bare["rcx"], bare["rdi"]) == (4096 - done, AREA + done)
+    assert instructions < 7 * (stores // 8192 + 1)
+
+
+def test_a_rep_that_was_stopped_goes_on_and_counts_once() -> None:
+    bare = prepared(f"mov ecx, {3 << 20}; std; rep lodsb; nop")
+    bare["rsi"] = (16 << 20) - 1
+    for page in range(13 << 20, 16 << 20, PAGE_SIZE):
+        bare.map(page, bare.physical(AREA))
+    assert budgeted(bare, 1000) is Halt.INSTRUCTION_LIMIT
+    assert (bare.machine.retired(3)[0], bare["rcx"]) == (2, 2 << 20)
+    bare.machine.max_instructions = 1 << 30
+    assert counted(bare) == (5, 3 << 20, 0)
+
+
 # --- breakpoints ----------------------------------------------------------------------------------------------
 
 

@@ -442,6 +442,16 @@ def test_handlers_are_not_stepped() -> None:
     ]
 
 
+def test_int1_is_not_stepped_beside_its_own_trap() -> None:
+    bare = Bare()
+    bare.user(b"\x90\xf1\x90")
+    bare.on[DB] = lambda _: None
+    bare.cpu.rflags |= TF
+    assert bare.run().name == "int 0x20"
+    assert [frame.rip - USER_CODE for frame in bare.frames] == [1, 2, 3, 5]
+    assert bare.machine.retired(3)[0] == 4
+
+
 def test_a_stepped_instruction_counts_once() -> None:
     bare = Bare()
     bare.user("1: inc eax; rep stosb; dec ebx; jnz 1b")
