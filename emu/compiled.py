@@ -7,6 +7,7 @@ depends on (it can never be stale), and later starts only load it, through LLVM'
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import sys
@@ -29,6 +30,9 @@ _SOURCES = (
 _PREFIX = "cr3_"
 _UNUSED_SYMBOLS = ("numba_gil_ensure", "numba_gil_release")
 """numba refers to these where a compiled function raises; ours never do."""
+
+_LIBRARY = {"memcpy": ctypes.memmove, "memset": ctypes.memset}
+"""What LLVM makes of copying and clearing. It finds the C library by itself only where numba has been imported."""
 
 _keep: list[Any] = []
 """The engine that owns the loaded code; it lives as long as the process."""
@@ -118,6 +122,8 @@ def addresses() -> dict[str, int]:
         _compile(file)
     for symbol in _UNUSED_SYMBOLS:
         llvm.add_symbol(symbol, 1)
+    for symbol, function in _LIBRARY.items():
+        llvm.add_symbol(symbol, ctypes.cast(function, ctypes.c_void_p).value)
     machine = llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine(jit=True)
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
     code = llvm.ObjectFileRef.from_path(str(file))
