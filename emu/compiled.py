@@ -7,7 +7,6 @@ depends on (it can never be stale), and later starts only load it, through LLVM'
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import os
 import sys
@@ -28,11 +27,11 @@ _SOURCES = (
     *("translate", "transfer", "fetch", "counting", "callbacks", "services"),
 )
 _PREFIX = "cr3_"
-_UNUSED_SYMBOLS = ("numba_gil_ensure", "numba_gil_release")
-"""numba refers to these where a compiled function raises; ours never do."""
-
-_LIBRARY = {"memcpy": ctypes.memmove, "memset": ctypes.memset}
-"""What LLVM makes of copying and clearing. It finds the C library by itself only where numba has been imported."""
+_UNUSED_SYMBOLS = (
+    *("numba_gil_ensure", "numba_gil_release", "numba_unpickle", "numba_do_raise"),
+    *("numba_runtime_build_excinfo_struct", "NRT_Free", "NRT_MemInfo_call_dtor"),
+)
+"""numba refers to these where a compiled function raises; ours never do. LLVM finds nothing if it misses one."""
 
 _keep: list[Any] = []
 """The engine that owns the loaded code; it lives as long as the process."""
@@ -85,10 +84,18 @@ def _link() -> bytes:
             whole = module
         else:
             whole.link_in(module)
+    _hide_all_but_entries(whole)
     machine = _target_machine(whole.triple)
     passes = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=3))
     passes.getModulePassManager().run(whole, passes)
     return bytes(machine.emit_object(whole))
+
+
+def _hide_all_but_entries(module: Any) -> None:
+    """What only entries call can be put into them, and left out otherwise."""
+    for function in module.functions:
+        if not function.is_declaration and not function.name.startswith(_PREFIX):
+            function.linkage = "internal"
 
 
 def _target_machine(triple: str) -> Any:
@@ -122,8 +129,6 @@ def addresses() -> dict[str, int]:
         _compile(file)
     for symbol in _UNUSED_SYMBOLS:
         llvm.add_symbol(symbol, 1)
-    for symbol, function in _LIBRARY.items():
-        llvm.add_symbol(symbol, ctypes.cast(function, ctypes.c_void_p).value)
     machine = llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine(jit=True)
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
     code = llvm.ObjectFileRef.from_path(str(file))
