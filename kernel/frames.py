@@ -39,6 +39,9 @@ class FreeBlocks:
     def __bool__(self) -> bool:
         return bool(self._free)
 
+    def __len__(self) -> int:
+        return len(self._free)
+
     def __contains__(self, pfn: int) -> bool:
         return pfn in self._free
 
@@ -86,6 +89,10 @@ class FrameAllocator:
     def free_frames(self) -> int:
         """Frames that are free now."""
         return self.total - self.used
+
+    def free_blocks(self) -> list[int]:
+        """How many blocks of each order are free."""
+        return [len(blocks) for blocks in self._free]
 
     def allocate(self, order: int = 0) -> int:
         """The first pfn of 2**order frames, aligned to their number. Raises Errno(ENOMEM)."""

@@ -16,9 +16,11 @@ from __future__ import annotations
 
 import errno
 import io
-from collections.abc import Callable, Iterator, Sequence
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from emu import Halt, InputError
@@ -33,6 +35,7 @@ from .events import ExecEvent, ExitEvent, PageFaultEvent, SignalEvent
 from .exceptions import Errno, KernelPanic
 from .exec import load_image, load_stack
 from .fault import FaultHandler, FaultResult
+from .files import FilesStruct, FileSystem, PageCache
 from .layout import KERNEL_STACK_PAGES
 from .process import KernelStack, Process, first_registers
 from .signals import SIGKILL, signal_name
@@ -65,7 +68,9 @@ class Kernel:
 
     `pcid` uses process-context identifiers where the CPU has them. `populate` delivers every promised page when a
     program is loaded, so that nothing faults later. The guest's standard streams are `stdin`, `stdout` and `stderr`
-    (binary files; by default empty and discarded). Raises InputError if the machine's RAM is too small.
+    (binary files; by default empty and discarded). `root` is a directory of the host's that the guest sees as `/`, and
+    `files` are files of the host's by guest path: read-only, unless the guest path ends with `:rw`; all else that the
+    guest writes stays in its memory. Raises InputError if the machine's RAM is too small, or a file cannot be read.
     """
 
     def __init__(
@@ -78,16 +83,21 @@ class Kernel:
         stdin: BinaryIO | None = None,
         stdout: BinaryIO | None = None,
         stderr: BinaryIO | None = None,
+        root: Path | None = None,
+        files: Mapping[str, Path] | None = None,
     ) -> None:
         if pti:
             raise InputError("page-table isolation is not built yet: run with PTI off")
         self.machine, self.events = machine, machine.events
         self.stdin, self.stdout, self.stderr = (stream or io.BytesIO() for stream in (stdin, stdout, stderr))
-        self._returned = b""
         self._populate = populate
         booted = boot(machine, pcid=pcid)
         self.text, self.frames, self.memory = booted.text, booted.frames, booted.memory
         self._init_page_table, self._percpu = booted.page_table, booted.percpu
+        self.page_cache = PageCache(self.memory, self.frames)
+        self.file_system = FileSystem(self, self.page_cache, self._nanoseconds, root, files or {})
+        self.knobs: dict[str, int] = {}
+        self.random = random.Random(1)
         self.user = UserMemory(machine, self._fault_in)
         self.faults = FaultHandler(self.memory, self.frames)
         self.processes: list[Process] = []
@@ -170,7 +180,7 @@ class Kernel:
         except (InputError, Errno):
             mm.destroy()
             raise
-        process = Process(pid, image, mm, stack, arguments)
+        process = Process(pid, image, mm, stack, FilesStruct.new(self), arguments)
         self.memory.write_va(process.registers_va, first_registers(image.entry, stack_pointer))
         self.processes.append(process)
         self._ready.append(process)
@@ -222,6 +232,10 @@ class Kernel:
         process.signal = signal
         self._end(process)
 
+    def send_signal(self, process: Process, number: int) -> None:
+        """Send a signal; as nothing can handle one yet, it ends the process."""
+        self.kill(process, number)
+
     def _end(self, process: Process) -> None:
         """Free what a process had, and let the next one run."""
         self._account(process)
@@ -237,6 +251,7 @@ class Kernel:
     def _release(self, process: Process) -> None:
         """Leave the address space before it goes, then free it."""
         self._activate(None)
+        process.files.close_all()
         process.mm.destroy()
         self._free_stack(process.stack)
 
@@ -250,6 +265,7 @@ class Kernel:
             if self.held is not None:
                 self._release(self.held)
                 self.held = None
+            self.file_system.close()
         self._ready.clear()
 
     @contextmanager
@@ -354,18 +370,10 @@ class Kernel:
 
     # --- small services for system calls ------------------------------------------------------------------------------
 
+    def _nanoseconds(self) -> int:
+        """The model's time since boot."""
+        return self.now * 1000 // self.machine.profile.cpu.frequency_mhz
+
     def count_syscall(self, process: Process, name: str) -> None:
         """Count a system call of a process."""
         process.syscalls[name] = process.syscalls.get(name, 0) + 1
-
-    def stdin_read(self, size: int) -> bytes:
-        """What standard input has, up to `size` bytes; empty at its end."""
-        if self._returned:
-            data, self._returned = self._returned[:size], self._returned[size:]
-            return data
-        read = getattr(self.stdin, "read1", self.stdin.read)
-        return bytes(read(size)) if size else b""
-
-    def stdin_return(self, data: bytes) -> None:
-        """Give back what could not be delivered: it will be read next."""
-        self._returned = data + self._returned

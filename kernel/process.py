@@ -10,6 +10,7 @@ from emu.image import Image
 from emu.pte import PAGE_SHIFT, PAGE_SIZE, Pte, Rflags
 
 from .address_space import AddressSpace
+from .files import FilesStruct
 from .layout import KERNEL_STACK_PAGES, VMALLOC, Selector
 from .memory import KernelMemory
 
@@ -76,6 +77,7 @@ class Process:
     image: Image
     mm: AddressSpace
     stack: KernelStack
+    files: FilesStruct
     arguments: tuple[str, ...] = ()
     exit_code: int | None = None
     signal: int | None = None

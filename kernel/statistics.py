@@ -93,6 +93,6 @@ def _process(process: Process) -> dict[str, Any]:
 
 
 def _owned(kernel: Kernel) -> int:
-    """Frames that processes which are still there own by right."""
+    """Frames that processes which are still there, and files, own by right."""
     living = [process for process in kernel.processes if process.alive or process is kernel.held]
-    return sum(process.mm.frames_owned() + len(process.stack.pfns) for process in living)
+    return sum(process.mm.frames_owned() + len(process.stack.pfns) for process in living) + kernel.page_cache.pages

@@ -18,6 +18,7 @@ from .layout import Selector
 from .process import Registers
 from .signals import FAULT_SIGNALS, SIGKILL, SIGSEGV
 from .syscalls import syscall_at
+from .wait import Wait
 
 if TYPE_CHECKING:
     from .kernel import Kernel
@@ -46,7 +47,7 @@ def do_syscall_64(kernel: Kernel, regs_va: int, number: int) -> int:
         used = arguments[: call.arity] if call else arguments
         kernel.events.emit(SyscallEvent(kernel.now, process.pid, number, name, used))
     try:
-        result = call.body(kernel, *arguments[: call.arity]) if call else -errno.ENOSYS
+        result = _completed(call.body(kernel, *arguments[: call.arity])) if call else -errno.ENOSYS
     except Errno as error:
         result = -error.number
     if not process.alive:
@@ -55,6 +56,16 @@ def do_syscall_64(kernel: Kernel, regs_va: int, number: int) -> int:
     if kernel.events.wants("syscall_exit"):
         kernel.events.emit(SyscallExit(kernel.now, process.pid, number, name, result))
     return 1
+
+
+def _completed(result: int | Wait) -> int:
+    """The result of a call that need not wait. Raises Errno(EAGAIN) for one that must: nobody else would wake it."""
+    if isinstance(result, Wait):
+        attempted = result.attempt()
+        if attempted is None:
+            raise Errno(errno.EAGAIN)
+        return attempted
+    return result
 
 
 @kernel_function(cycles=FAULT_WORK)

@@ -4,8 +4,8 @@
     def getpid(kernel: Kernel) -> int:
         return kernel.current.pid
 
-A function takes the kernel and as many arguments as the call has, all unsigned 64-bit; it returns a result or raises
-`Errno`. A new file of system calls is imported at the end of this one.
+A function takes the kernel and as many arguments as the call has, all unsigned 64-bit; it returns a result, or a `Wait`
+if it cannot go on yet, or raises `Errno`. A new file of system calls is imported at the end of this one.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
+
+from ..wait import Wait
 
 __all__ = ["Syscall", "syscall", "syscall_at", "syscall_names"]
 
-Body = Callable[..., int]
+Body = TypeVar("Body", bound=Callable[..., int | Wait])
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +28,7 @@ class Syscall:
 
     number: int
     name: str
-    body: Body
+    body: Callable[..., int | Wait]
     arity: int
 
 
@@ -53,4 +56,12 @@ def syscall_names() -> list[str]:
     return sorted(call.name for call in _TABLE.values())
 
 
-from . import files, memory, processes  # noqa: E402, F401 - each fills the table
+from . import (  # noqa: E402 - each fills the table
+    files,  # noqa: F401
+    files_io,  # noqa: F401
+    files_poll,  # noqa: F401
+    files_status,  # noqa: F401
+    files_tree,  # noqa: F401
+    memory,  # noqa: F401
+    processes,  # noqa: F401
+)

@@ -1,0 +1,207 @@
+"""The page cache: the content of files, in frames (mm/filemap.c).
+
+A file's content is a *mapping* from page index to frame. read(2) and write(2) copy from and to those frames through
+the direct map; mmap(2) maps the very same frames into an address space, so both see one truth. A frame arrives when it
+is needed first: a file that nobody reads has none.
+
+    index        0        1        2        3
+    frame      0x2a1      -      0x19c      -         size = 3 pages and a bit: page 1 is a hole, read as zeros
+
+Where the content comes from in the first place is a `Source`: nothing (a file that the guest made), bytes, or a file of
+the host that the user passed.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from emu.pte import PAGE_SIZE
+
+from ..exceptions import Errno
+from ..frames import FrameAllocator
+from ..memory import KernelMemory
+
+__all__ = ["Mapping", "PageCache", "Source"]
+
+_ZEROS: Final = bytes(PAGE_SIZE)
+
+
+class Source(Protocol):
+    """What is behind a mapping. Both may raise Errno(EIO)."""
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Up to `size` bytes of the content."""
+        ...
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Take back what was changed."""
+        ...
+
+    def resize(self, size: int) -> None:
+        """Take a new size."""
+        ...
+
+
+class PageCache:
+    """The frames of all files, pipes included. `pages` counts them; `charged` are those of files without a source, of
+    which there can be `limit`: half of RAM, as in tmpfs.
+
+    `unmap_mapping_range(mapping, first, end)` is called before pages of a mapping go, so that no page table still
+    has them; the memory manager sets it.
+    """
+
+    def __init__(self, memory: KernelMemory, frames: FrameAllocator) -> None:
+        self.memory, self._frames = memory, frames
+        self.pages = self.charged = 0
+        self.limit = frames.total // 2
+        self.unmap_mapping_range: Callable[[Mapping, int, int], None] = lambda _mapping, _first, _end: None
+
+    def allocate(self, *, charge: bool) -> int:
+        """A frame. Raises Errno: ENOSPC over the limit (shmem_inode_acct_blocks), ENOMEM."""
+        if charge and self.charged >= self.limit:
+            raise Errno(errno.ENOSPC)
+        pfn = self._frames.allocate()
+        self.pages += 1
+        self.charged += charge
+        return pfn
+
+    def free(self, pfn: int, *, charge: bool) -> None:
+        """Give back a frame."""
+        self._frames.free(pfn)
+        self.pages -= 1
+        self.charged -= charge
+
+
+class Mapping:
+    """The content of one file: `pages` is index to pfn, `size` in bytes (struct address_space and i_size).
+
+    `write_back` keeps track of changed pages, for a source that wants them.
+    """
+
+    def __init__(
+        self, cache: PageCache, size: int = 0, source: Source | None = None, *, write_back: bool = False
+    ) -> None:
+        self.cache, self.size, self._source = cache, size, source
+        self._source_end = size if source else 0
+        self._write_back = write_back
+        self.pages: dict[int, int] = {}
+        self._dirty: set[int] = set()
+
+    def page(self, index: int, *, create: bool = False) -> int | None:
+        """The frame of a page, filled when it is needed first; None beyond the end unless `create`.
+
+        Raises Errno: ENOMEM, ENOSPC, EIO.
+        """
+        pfn = self.pages.get(index)
+        if pfn is not None:
+            return pfn
+        if not create and index * PAGE_SIZE >= self.size:
+            return None
+        return self._add_page(index)
+
+    def _add_page(self, index: int) -> int:
+        start = index * PAGE_SIZE
+        content = b""
+        if self._source is not None and start < self._source_end:
+            content = self._source.read(start, min(PAGE_SIZE, self._source_end - start))
+        pfn = self.cache.allocate(charge=self._source is None)
+        if content:
+            self.cache.memory.write(pfn * PAGE_SIZE, content.ljust(PAGE_SIZE, b"\0"))
+        else:
+            self.cache.memory.clear_frame(pfn)
+        self.pages[index] = pfn
+        return pfn
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Up to `size` bytes, fewer at the end of the file. A hole gives zeros and gets no frame. Raises Errno."""
+        parts = []
+        end = min(offset + size, self.size)
+        while offset < end:
+            within = offset % PAGE_SIZE
+            step = min(PAGE_SIZE - within, end - offset)
+            parts.append(self._read_page(offset // PAGE_SIZE, within, step))
+            offset += step
+        return b"".join(parts)
+
+    def _read_page(self, index: int, within: int, size: int) -> bytes:
+        pfn = self.pages.get(index)
+        if pfn is None:
+            if index * PAGE_SIZE >= self._source_end:
+                return _ZEROS[:size]
+            pfn = self._add_page(index)
+        return self.cache.memory.read(pfn * PAGE_SIZE + within, size)
+
+    def write(self, offset: int, data: bytes) -> int:
+        """Write all, or as much as there is room for, and grow. Returns how much. Raises Errno if it is nothing."""
+        done = 0
+        while done < len(data):
+            at = offset + done
+            part = data[done : done + PAGE_SIZE - at % PAGE_SIZE]
+            try:
+                pfn = self.page(at // PAGE_SIZE, create=True)
+            except Errno:
+                if not done:
+                    raise
+                break
+            assert pfn is not None
+            self.cache.memory.write(pfn * PAGE_SIZE + at % PAGE_SIZE, part)
+            self.set_dirty(at // PAGE_SIZE)
+            done += len(part)
+            self.size = max(self.size, offset + done)
+        return done
+
+    def set_dirty(self, index: int) -> None:
+        """A page was or may be changed (set_page_dirty): also for whoever maps it writable and shared."""
+        if self._write_back:
+            self._dirty.add(index)
+
+    def truncate(self, size: int) -> None:
+        """Set the size. Pages beyond it are freed, and the rest of the last one becomes zeros (truncate_pagecache)."""
+        if size < self.size:
+            keep = -(-size // PAGE_SIZE)
+            self._remove([index for index in self.pages if index >= keep])
+            last = self.pages.get(keep - 1)
+            if last is not None and size % PAGE_SIZE:
+                self.cache.memory.write(last * PAGE_SIZE + size % PAGE_SIZE, _ZEROS[size % PAGE_SIZE :])
+            self._source_end = min(self._source_end, size)
+        self.size = size
+        if self._write_back and self._source is not None:
+            self._source.resize(size)
+
+    def _remove(self, indices: list[int]) -> None:
+        if not indices:
+            return
+        self.cache.unmap_mapping_range(self, min(indices), max(indices) + 1)
+        for index in indices:
+            self.cache.free(self.pages.pop(index), charge=self._source is None)
+            self._dirty.discard(index)
+
+    def evict(self) -> None:
+        """Free all pages: nobody can reach the file any more. What was changed goes to the source first."""
+        self.sync()
+        self._remove(list(self.pages))
+
+    def sync(self) -> None:
+        """Write changed pages to the source (filemap_write_and_wait)."""
+        for index in sorted(self._dirty):
+            offset = index * PAGE_SIZE
+            data = self.cache.memory.read(self.pages[index] * PAGE_SIZE, min(PAGE_SIZE, self.size - offset))
+            assert self._source is not None
+            self._source.write(offset, data)
+        self._dirty.clear()
+
+    def next_data(self, offset: int) -> int | None:
+        """The first byte at or after `offset` that is no hole (SEEK_DATA), None if there is none."""
+        while offset < self.size:
+            if offset // PAGE_SIZE in self.pages or offset < self._source_end:
+                return offset
+            offset = (offset // PAGE_SIZE + 1) * PAGE_SIZE
+        return None
+
+    def next_hole(self, offset: int) -> int:
+        """The first byte at or after `offset` that is in a hole, or the end of the file (SEEK_HOLE)."""
+        while offset < self.size and (offset // PAGE_SIZE in self.pages or offset < self._source_end):
+            offset = (offset // PAGE_SIZE + 1) * PAGE_SIZE
+        return min(offset, self.size)

@@ -1,0 +1,149 @@
+"""The files of /proc that tell about the system and about descriptors, in Linux's own formats (fs/proc)."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from emu.pte import PAGE_SIZE
+
+from ..exceptions import Errno
+from .generated import proc_file, proc_link, proc_links
+from .inode import Dentry
+
+if TYPE_CHECKING:
+    from ..kernel import Kernel
+    from ..process import Process
+
+__all__ = ["meminfo"]
+
+COMM_LEN = 15
+"""Bytes of a process's name (TASK_COMM_LEN without the null)."""
+
+
+def _known(process: Process | None) -> Process:
+    """The process of a file below /proc/[pid]. Raises Errno(ESRCH)."""
+    if process is None or not process.alive:
+        raise Errno(errno.ESRCH)
+    return process
+
+
+# --- the system -----------------------------------------------------------------------------------------------------
+
+
+@proc_file("/proc/meminfo")
+def meminfo(kernel: Kernel, _process: Process | None) -> bytes:
+    """Memory in kB (fs/proc/meminfo.c)."""
+    frames, cache = kernel.frames, kernel.page_cache
+    pages = {
+        "MemTotal": frames.total,
+        "MemFree": frames.free_frames,
+        "MemAvailable": frames.free_frames + cache.pages - cache.charged,
+        "Buffers": 0,
+        "Cached": cache.pages,
+        "SwapCached": 0,
+        "SwapTotal": 0,
+        "SwapFree": 0,
+        "Shmem": cache.charged,
+    }
+    return b"".join(b"%-15s%9d kB\n" % (name.encode() + b":", count * PAGE_SIZE >> 10) for name, count in pages.items())
+
+
+@proc_file("/proc/buddyinfo")
+def buddyinfo(kernel: Kernel, _process: Process | None) -> bytes:
+    """Free blocks of each order (mm/vmstat.c)."""
+    counts = b"".join(b"%6d " % count for count in kernel.frames.free_blocks())
+    return b"Node 0, zone   Normal " + counts + b"\n"
+
+
+@proc_file("/proc/kallsyms")
+def kallsyms(kernel: Kernel, _process: Process | None) -> bytes:
+    """Address, kind and name of every symbol of kernel text (kernel/kallsyms.c)."""
+    symbols = sorted((va, name) for name, va in kernel.text.symbols.items() if va >> 63)
+    return b"".join(b"%016x T %s\n" % (va, name.encode()) for va, name in symbols)
+
+
+@proc_file("/proc/swaps")
+def swaps(_kernel: Kernel, _process: Process | None) -> bytes:
+    """Swap areas: there are none (mm/swapfile.c)."""
+    return b"Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"
+
+
+@proc_file("/proc/version")
+def version(_kernel: Kernel, _process: Process | None) -> bytes:
+    """Which Linux this behaves like."""
+    return b"Linux version 6.18.0 (cr3) #1\n"
+
+
+@proc_file("/proc/filesystems")
+def filesystems(kernel: Kernel, _process: Process | None) -> bytes:
+    """The kinds of file systems; all are without a device (fs/filesystems.c)."""
+    kinds = dict.fromkeys([sb.name for _, sb in kernel.file_system.mounts] + [kernel.file_system.pipefs.name])
+    return b"".join(b"nodev\t%s\n" % name for name in kinds)
+
+
+@proc_link("/proc/mounts")
+def mounts_link(_kernel: Kernel, _process: Process | None) -> bytes:
+    """The mounts of whoever asks."""
+    return b"self/mounts"
+
+
+@proc_file("/proc/[pid]/mounts")
+def mounts(kernel: Kernel, _process: Process | None) -> bytes:
+    """What is mounted where (fs/proc_namespace.c)."""
+    lines = [b"%s %s %s rw,relatime 0 0\n" % (sb.name, path, sb.name) for path, sb in kernel.file_system.mounts]
+    return b"".join(lines)
+
+
+# --- processes ------------------------------------------------------------------------------------------------------
+
+
+@proc_link("/proc/self")
+def self_link(kernel: Kernel, _process: Process | None) -> bytes:
+    """Whoever asks."""
+    return b"%d" % kernel.current.pid
+
+
+@proc_link("/proc/thread-self")
+def thread_self_link(kernel: Kernel, _process: Process | None) -> bytes:
+    """Whoever asks."""
+    return b"%d/task/%d" % (kernel.current.pid, kernel.current.pid)
+
+
+@proc_file("/proc/[pid]/cmdline")
+def cmdline(_kernel: Kernel, process: Process | None) -> bytes:
+    """The arguments, each with its null."""
+    arguments = _known(process).arguments
+    return b"".join(argument.encode("utf-8", "surrogateescape") + b"\0" for argument in arguments)
+
+
+@proc_file("/proc/[pid]/comm")
+def comm(_kernel: Kernel, process: Process | None) -> bytes:
+    """The name of the program's file, as far as it fits."""
+    path = _known(process).image.path.encode("utf-8", "surrogateescape")
+    return path.rpartition(b"/")[2][:COMM_LEN] + b"\n"
+
+
+@proc_link("/proc/[pid]/exe")
+def exe(_kernel: Kernel, process: Process | None) -> bytes:
+    """The program's file."""
+    path = _known(process).image.path.encode("utf-8", "surrogateescape")
+    return path if path.startswith(b"/") else b"/" + path
+
+
+@proc_link("/proc/[pid]/cwd")
+def cwd(_kernel: Kernel, process: Process | None) -> Dentry:
+    """The working directory."""
+    return _known(process).files.cwd
+
+
+@proc_link("/proc/[pid]/root")
+def root(_kernel: Kernel, process: Process | None) -> Dentry:
+    """The root directory: the guest's, never the host's."""
+    return _known(process).files.root
+
+
+@proc_links("/proc/[pid]/fd")
+def descriptors(_kernel: Kernel, process: Process | None) -> dict[bytes, Dentry]:
+    """The open files by descriptor."""
+    return {b"%d" % fd: descriptor.file.dentry for fd, descriptor in _known(process).files}
