@@ -20,7 +20,7 @@ from typing import Final
 
 from .instruction import Instruction, decode_block
 from .pte import PAGE_SIZE
-from .state import Block, State
+from .state import Block, State, Tail
 
 __all__ = ["BlockTable", "Counts"]
 
@@ -79,6 +79,7 @@ class BlockTable:
         self.is_models: Callable[[Instruction], bool] = lambda _one: False
         self._instructions: dict[int, tuple[Instruction, ...]] = {}
         self._places: dict[int, dict[int, Place]] = {}
+        self._tails: dict[int, object] = {}  # keeps alive what native code reads
         self._allocate(FIRST_SIZE)
 
     def _allocate(self, size: int) -> None:
@@ -137,7 +138,19 @@ class BlockTable:
             if key not in self._instructions:
                 return None
             places = self._places[key] = _places(self._instructions[key])
+            self._share_tails(key, places)
         return places.get(offset)
+
+    def _share_tails(self, key: int, places: dict[int, Place]) -> None:
+        """Let native code know what the current block counts from each of its instructions on."""
+        block = self._table[self._state.block_index]
+        if block.key == key:
+            tails = self._tails[key] = (Tail * (key >> 48))()
+            for offset, place in places.items():
+                counts, one = place.from_here, place.instruction
+                if one.known:
+                    tails[offset] = Tail(counts.instructions, counts.reads, counts.writes, one.modifies)
+            block.tails = ctypes.addressof(tails)
 
     def tail(self, rip: int, *, inclusive: bool) -> Counts:
         """What the current block counted for the instructions from `rip` on (or after the one at `rip`)."""
@@ -155,4 +168,5 @@ class BlockTable:
         """Forget every block: code was replaced."""
         self._instructions.clear()
         self._places.clear()
+        self._tails.clear()
         self._allocate(len(self._table))

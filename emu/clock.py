@@ -20,6 +20,7 @@ class Clock:
         self._state, self._costs = state, costs
         state.cost_syscall, state.cost_sysret, state.cost_iret = costs.syscall, costs.sysret, costs.iret
         state.cost_swapgs, state.cost_stac_clac = costs.swapgs, costs.stac_clac
+        state.cost_page_fault = costs.page_fault
         self._charged: dict[str, int] = {}
         self._sum = 0
 
@@ -28,7 +29,7 @@ class Clock:
         self._charged[cause] = self._charged.get(cause, 0) + cycles
         self._sum += cycles
 
-    def _native(self) -> tuple[int, int, int, int, int]:
+    def _native(self) -> tuple[int, ...]:
         s, costs = self._state, self._costs
         stlb_hits = s.misses[0] + s.misses[1] - s.misses[2]
         return (
@@ -37,6 +38,7 @@ class Clock:
             sum(s.entry_reads) * costs.walk_entry_read,
             (s.accessed_assists + s.dirty_assists) * costs.walk_ad_assist,
             s.entry_exit_cycles,
+            s.exception_cycles,
         )
 
     @property
@@ -46,7 +48,7 @@ class Clock:
 
     def by_cause(self) -> dict[str, int]:
         """Cycles of each cause; causes that cost nothing so far are left out, except instructions."""
-        names = ("instructions", "stlb_hits", "page_walks", "ad_assists", "entry_exit")
+        names = ("instructions", "stlb_hits", "page_walks", "ad_assists", "entry_exit", "exceptions")
         parts = dict(zip(names, self._native(), strict=True))
         for cause, cycles in self._charged.items():
             parts[cause] = parts.get(cause, 0) + cycles

@@ -87,7 +87,6 @@ class Control:
     mmu: Mmu
     flushed: Callable[[str, int | None, int | None], None]
     cr0: int = Cr0.PE | Cr0.MP | Cr0.ET | Cr0.NE | Cr0.WP | Cr0.PG
-    cr2: int = 0
     cr4: int = Cr4.PAE | Cr4.OSFXSR | Cr4.OSXMMEXCPT
     cr8: int = 0
     efer: int = Efer.LME | Efer.LMA | Efer.SCE
@@ -120,6 +119,15 @@ class Control:
         s.has_smap = profile.features.smap
         s.syscalls_enabled = bool(self.efer & Efer.SCE)
         s.physical_mask = ((1 << 52) - 1) & ~((1 << profile.cpu.physical_address_bits) - 1)
+
+    @property
+    def cr2(self) -> int:
+        """The address of the last page fault."""
+        return int(self.mmu.state.cr2)
+
+    @cr2.setter
+    def cr2(self, va: int) -> None:
+        self.mmu.state.cr2 = va
 
     @property
     def gdtr(self) -> DescriptorTable:

@@ -34,7 +34,7 @@ __all__ = ["Cpu"]
 RSP, RIP = 4, 16
 RETURN_ADDRESS: Final = 8
 RET_IMM16: Final = b"\xc2"
-SINGLE_STEP_VECTOR, BREAKPOINT_VECTOR, INVALID_OPCODE, GENERAL_PROTECTION = 1, 3, 6, 13
+SINGLE_STEP_VECTOR, BREAKPOINT_VECTOR, INVALID_OPCODE, GENERAL_PROTECTION, PAGE_FAULT = 1, 3, 6, 13, 14
 MASK64: Final = (1 << 64) - 1
 NEVER: Final = (1 << 63) - 1
 PAGE: Final = ~(PAGE_SIZE - 1)
@@ -61,13 +61,11 @@ class Cpu(Registers):
         find = ctypes.CFUNCTYPE(word, word, word)(code["find_block"])
         self._read_flags = ctypes.CFUNCTYPE(word, word)(code["read_flags_entry"])
         self._write_flags = ctypes.CFUNCTYPE(None, word, word)(code["write_flags_entry"])
+        self._run_native = ctypes.CFUNCTYPE(word, word)(code["run"])
         self._address = address = ctypes.addressof(state)
         self.blocks = BlockTable(state, lambda key: find(address, key))
         self.guard = Guard(state, ram)
         self._hooks = Hooks(self._handle, state, code)
-        self._every_access = self._every_instruction = 0  # their hooks, if they are there
-        self._watched: dict[int, int] = {}
-        self._breakpoints: dict[int, int] = {}
         self._stopped_before = NOWHERE
         self._target = NOWHERE
         self._has_exits = False
@@ -81,7 +79,7 @@ class Cpu(Registers):
     def _share_addresses(self) -> None:
         """Tell native code where everything is."""
         s = self.state
-        for function in ("uc_ctl", "uc_emu_stop", "uc_reg_read", "uc_reg_write"):
+        for function in ("uc_ctl", "uc_emu_start", "uc_emu_stop", "uc_reg_read", "uc_reg_write"):
             setattr(s, function, ctypes.cast(getattr(uclib, function), ctypes.c_void_p).value)
         s.scratch, s.popped = ctypes.addressof(self._scratch), ctypes.addressof(self._popped)
         s.ram, s.ram_size = self.ram.words.ctypes.data, self.ram.size
@@ -93,41 +91,23 @@ class Cpu(Registers):
 
     def see_every_access(self) -> None:
         """Switch to the access engine (there is no way back: what it needs to know it learns from now on)."""
-        if not self._every_access:
+        if self._hooks.see_every_access():
             self.state.engine = Engine.ACCESS
-            kinds = uc_const.UC_HOOK_MEM_READ | uc_const.UC_HOOK_MEM_WRITE
-            self._every_access = self._hooks.add("access", kinds)
             self._retranslate()
 
     def see_every_instruction(self, wanted: bool) -> None:
         """Call the native instruction hook before every instruction, or no longer."""
-        self._hook_code(tuple(self._breakpoints), wanted or bool(self.state.no_tlb))
+        self._hooks.on_code(self._hooks.breakpoints, every_instruction=wanted or bool(self.state.no_tlb))
+        self._retranslate()
 
     def stop_before(self, addresses: tuple[int, ...]) -> None:
         """Return from `run` with BREAKPOINT before one of these addresses executes, and go on from there after it."""
-        self._hook_code(addresses, bool(self._every_instruction))
-
-    def _hook_code(self, breakpoints: tuple[int, ...], every_instruction: bool) -> None:
-        """Install what is called before instructions anew: the order is that in which Unicorn calls.
-
-        An instruction at which we stop is not told; one that the model executes is.
-        """
-        for handle in (*self._breakpoints.values(), *self._watched.values(), self._every_instruction):
-            self._hooks.remove(handle)
-        self._every_instruction = 0
-        code = uc_const.UC_HOOK_CODE
-        self._breakpoints = {va: self._hooks.add("breakpoint", code, va, va) for va in breakpoints}
-        if every_instruction:
-            self._every_instruction = self._hooks.add("instruction", code)
-        self._watched = {va: self._hooks.add("watch", code, va, va) for va in self._watched}
+        self._hooks.on_code(addresses, every_instruction=self._hooks.has_every_instruction)
         self._retranslate()
 
     def _watch(self, addresses: list[int]) -> None:
         """Call `watch` before some instructions of the current block."""
-        new = [va for va in addresses if va not in self._watched]
-        for va in new:
-            self._watched[va] = self._hooks.add("watch", uc_const.UC_HOOK_CODE, va, va)
-        if new:
+        if self._hooks.watch(addresses):
             self._remove_translation(self.state.block_va, self.state.block_key >> 48)
 
     def _retranslate(self) -> None:
@@ -207,10 +187,12 @@ class Cpu(Registers):
     def _run(self) -> Trap:
         s = self.state
         while True:
-            s.stop = 0
-            error = uclib.uc_emu_start(self._handle, self.gprs[RIP], MASK64, 0, 0)
             if self._has_exits:
+                s.stop = 0
+                error = uclib.uc_emu_start(self._handle, self.gprs[RIP], MASK64, 0, 0)
                 self.flush_soft_tlb()  # Unicorn looked them up, see `fill`
+            else:
+                error = self._run_native(self._address)
             trap = self._STOPS[s.stop](self, error)
             if trap is not None:
                 return trap
@@ -262,6 +244,12 @@ class Cpu(Registers):
             code += self.ram.read(s.second_pa, size - len(code))
         self._watch(self.blocks.learn(code))
         s.block_key = 0  # it has not begun
+
+    def _on_refetch(self, _error: int) -> None:
+        """The soft-TLB was flushed; start again."""
+        if self.state.code_written:
+            self.state.code_written = 0
+            self._code_written(0)
 
     def _on_deadline(self, _error: int) -> Trap | None:
         """The next block would pass the deadline: execute as many of its instructions as are left."""
@@ -330,6 +318,9 @@ class Cpu(Registers):
             s.fault_code |= 2  # Unicorn loads first; the processor asks for a write at once (unlocked RMW included)
         stack = instruction is not None and instruction.uses_stack(writes=s.fault_access == Access.WRITE)
         return Trap(TrapKind.PAGE_FAULT, *self.mmu.refusal(address, stack=stack))
+
+    def _on_undelivered(self, _error: int) -> Trap:
+        return Trap(TrapKind.UNDELIVERED, PAGE_FAULT, self.state.stop_detail, self.state.cr2)
 
     def _fetch_fault(self, rip: int) -> Trap | None:
         """A fetch was refused. Unicorn fetches a whole block first: execute what comes before the missing page."""
@@ -433,6 +424,7 @@ class Cpu(Registers):
     _STOPS: Final[dict[int, Callable[[Cpu, int], Trap | None]]] = {
         Stop.NONE: _on_none,
         Stop.FAULT: _on_fault,
+        Stop.UNDELIVERED: _on_undelivered,
         Stop.INTERRUPT: _on_interrupt,
         Stop.INVALID: _on_invalid,
         Stop.SYSCALL: _on_syscall,
@@ -442,7 +434,7 @@ class Cpu(Registers):
         Stop.DEADLINE: _on_deadline,
         Stop.ITERATIONS: _on_iterations,
         Stop.UNKNOWN_BLOCK: _on_unknown_block,
-        Stop.REFETCH: lambda _cpu, _error: None,  # the soft-TLB was flushed; start again
+        Stop.REFETCH: _on_refetch,
         Stop.DANGER: _on_danger,
         Stop.REQUESTED: lambda _cpu, _error: Trap(TrapKind.REQUESTED),
     }

@@ -23,19 +23,59 @@ class Hooks:
 
     def __init__(self, handle: ctypes.c_void_p, state: State, code: dict[str, int]) -> None:
         self._handle, self._state, self._code = handle, state, code
-        self.add("fill", uc_const.UC_HOOK_TLB_FILL)
-        self.add("block", uc_const.UC_HOOK_BLOCK)
-        self.add("interrupt", uc_const.UC_HOOK_INTR)
-        self.add("invalid", uc_const.UC_HOOK_INSN_INVALID)
+        self._add("fill", uc_const.UC_HOOK_TLB_FILL)
+        self._add("block", uc_const.UC_HOOK_BLOCK)
+        self._add("interrupt", uc_const.UC_HOOK_INTR)
+        self._add("invalid", uc_const.UC_HOOK_INSN_INVALID)
         for name, number in (
             ("syscall", x86.UC_X86_INS_SYSCALL),
             ("cpuid", x86.UC_X86_INS_CPUID),
             ("rdtsc", x86.UC_X86_INS_RDTSC),
             ("rdtscp", x86.UC_X86_INS_RDTSCP),
         ):
-            self.add(name, uc_const.UC_HOOK_INSN, 1, 0, number)
+            self._add(name, uc_const.UC_HOOK_INSN, 1, 0, number)
+        self._every_access = self._every_instruction = 0
+        self._breakpoints: dict[int, int] = {}
+        self._watched: dict[int, int] = {}
 
-    def add(self, name: str, kind: int, begin: int = 1, end: int = 0, *extra: int) -> int:
+    @property
+    def breakpoints(self) -> tuple[int, ...]:
+        """Addresses at which Unicorn stops."""
+        return tuple(self._breakpoints)
+
+    @property
+    def has_every_instruction(self) -> bool:
+        """Whether the `instruction` hook is there."""
+        return self._every_instruction != 0
+
+    def see_every_access(self) -> bool:
+        """Call `access` for every load and store. False if it was so before."""
+        if self._every_access:
+            return False
+        self._every_access = self._add("access", uc_const.UC_HOOK_MEM_READ | uc_const.UC_HOOK_MEM_WRITE)
+        return True
+
+    def on_code(self, breakpoints: tuple[int, ...], *, every_instruction: bool) -> None:
+        """Install what is called before instructions anew: the order is that in which Unicorn calls.
+
+        An instruction at which we stop is not told; one that the model executes is.
+        """
+        for handle in (*self._breakpoints.values(), *self._watched.values(), self._every_instruction):
+            self._remove(handle)
+        self._breakpoints = {va: self._on_instruction("breakpoint", va) for va in breakpoints}
+        self._every_instruction = self._add("instruction", uc_const.UC_HOOK_CODE) if every_instruction else 0
+        self._watched = {va: self._on_instruction("watch", va) for va in self._watched}
+
+    def watch(self, addresses: list[int]) -> bool:
+        """Call `watch` before the instructions at some addresses. False if it was so before."""
+        new = [va for va in addresses if va not in self._watched]
+        self._watched |= {va: self._on_instruction("watch", va) for va in new}
+        return bool(new)
+
+    def _on_instruction(self, name: str, va: int) -> int:
+        return self._add(name, uc_const.UC_HOOK_CODE, va, va)
+
+    def _add(self, name: str, kind: int, begin: int = 1, end: int = 0, *extra: int) -> int:
         """Install a function of `callbacks.py` for a kind of hook, from one address to another (1, 0: everywhere)."""
         handle = ctypes.c_size_t()
         status = uclib.uc_hook_add(
@@ -52,7 +92,7 @@ class Hooks:
             raise MachineError(f"Unicorn refuses the hook {name} (error {status})")
         return handle.value
 
-    def remove(self, handle: int) -> None:
+    def _remove(self, handle: int) -> None:
         """Take a hook out; 0 is none."""
         if handle:
             uclib.uc_hook_del(self._handle, ctypes.c_size_t(handle))

@@ -140,19 +140,28 @@ class Interrupts:
             self._state.code_written = 0
             self._cpu.ram.on_code_write(0)
 
-    def deliver(self, exception: ProcessorException) -> None:
-        """Deliver an exception, or the double fault that delivering it makes. Raises TripleFault."""
+    def deliver(self, exception: ProcessorException, *, was_tried: bool = False) -> None:
+        """Deliver an exception, or the double fault that delivering it makes. Raises TripleFault.
+
+        With `was_tried` native code has just tried it, and met a second exception.
+        """
         original = exception
         if exception.address is not None:
             self._control.cr2 = exception.address
-        while True:
-            try:
-                self._enter(exception.vector, exception.error_code)
-                return
-            except ProcessorException as second:
-                if second.address is not None:
-                    self._control.cr2 = second.address
-                exception = self._combine(exception, _external(second), original)
+        second = self._pending() if was_tried else self._try(exception)
+        while second is not None:
+            if second.address is not None:
+                self._control.cr2 = second.address
+            exception = self._combine(exception, _external(second), original)
+            second = self._try(exception)
+
+    def _try(self, exception: ProcessorException) -> ProcessorException | None:
+        """Deliver an exception; returns the one that this met."""
+        try:
+            self._enter(exception.vector, exception.error_code)
+        except ProcessorException as second:
+            return second
+        return None
 
     def _combine(
         self, first: ProcessorException, second: ProcessorException, original: ProcessorException

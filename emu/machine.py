@@ -288,10 +288,11 @@ class Machine:
                 self._take_timer_interrupt()
                 self._arm()
                 look = TRAPS_BETWEEN_LOOKS
-            look -= 1
             trap = self.cpu.run()
             if trap.kind in MAY_BE_TIME:
                 look = 0
+            elif trap.kind != TrapKind.PAGE_FAULT:  # most of them are not even seen here
+                look -= 1
             self._notices.settle()
             try:
                 self._HANDLERS[trap.kind](self, trap)
@@ -340,6 +341,10 @@ class Machine:
 
     def _on_exception(self, trap: Trap) -> None:
         self.raise_exception(ProcessorException(trap.vector, trap.error_code, trap.address))
+
+    def _on_undelivered(self, trap: Trap) -> None:
+        page_fault = ProcessorException(trap.vector, trap.error_code, trap.address)
+        self.interrupts.deliver(page_fault, was_tried=True)
 
     def _on_software_interrupt(self, trap: Trap) -> None:
         self.charge("exceptions", self.costs.exception)
@@ -396,6 +401,7 @@ class Machine:
     _HANDLERS: Final[dict[TrapKind, Callable[[Machine, Trap], None]]] = {
         TrapKind.PAGE_FAULT: _on_exception,
         TrapKind.EXCEPTION: _on_exception,
+        TrapKind.UNDELIVERED: _on_undelivered,
         TrapKind.SOFTWARE_INTERRUPT: _on_software_interrupt,
         TrapKind.PRIVILEGED: _on_privileged,
         TrapKind.SYSCALL: _on_syscall,

@@ -68,6 +68,8 @@ class Mmu:
         self._copy_page = ctypes.CFUNCTYPE(_WORD, _WORD, _WORD, _WORD)(code["copy_page_entry"])
         self._descend = ctypes.CFUNCTYPE(_WORD, *[_WORD] * 6)(code["descend_entry"])
         self._invalidate = ctypes.CFUNCTYPE(None, _WORD, _WORD, _WORD, _WORD)(code["invalidate_entry"])
+        state.memmove = ctypes.cast(ctypes.memmove, ctypes.c_void_p).value
+        state.memset = ctypes.cast(ctypes.memset, ctypes.c_void_p).value
         self._words = (ctypes.c_uint64 * _LARGEST_LOAD)()
         self._words_address = ctypes.addressof(self._words)
 

@@ -21,7 +21,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-__all__ = ["ENTRIES", "call", "copy", "entry", "native", "reference", "words", "zero"]
+__all__ = ["ENTRIES", "call", "entry", "native", "reference", "words"]
 
 native: Callable[..., Any] = numba.njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 """Decorator of a function that only other native code calls; compiled together with its caller."""
@@ -50,29 +50,6 @@ def words(typing_context: Any, address: Any) -> Any:
         return builder.inttoptr(args[0], context.get_value_type(sig.return_type))
 
     return signature, generate
-
-
-@intrinsic
-def copy(typing_context: Any, target: Any, source: Any, size: Any) -> Any:
-    """Copy bytes between host addresses that do not overlap."""
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        target, source = (builder.inttoptr(address, cgutils.voidptr_t) for address in args[:2])
-        cgutils.raw_memcpy(builder, target, source, args[2], 1)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64, types.int64), generate
-
-
-@intrinsic
-def zero(typing_context: Any, address: Any, size: Any) -> Any:
-    """Clear bytes at a host address."""
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        cgutils.memset(builder, builder.inttoptr(args[0], cgutils.voidptr_t), args[1], 0)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64), generate
 
 
 def reference(record_type: Any) -> Any:

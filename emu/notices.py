@@ -27,6 +27,7 @@ _NATIVE_EVENTS: Final = {
     "page_walk": Event.PAGE_WALK,
     "access": Event.ACCESS,
     "instruction": Event.INSTRUCTION,
+    "exception": Event.EXCEPTION,
 }
 
 

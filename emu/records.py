@@ -9,9 +9,9 @@ import numba
 import numpy as np
 
 from .native import call, native, reference
-from .state import Block, State, TlbEntry
+from .state import Block, State, Tail, TlbEntry
 
-__all__ = ["block_at", "entry_at", "leave", "notify", "state_at"]
+__all__ = ["block_at", "entry_at", "leave", "notify", "state_at", "tail_at"]
 
 
 def _signed(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -41,6 +41,7 @@ def record_type(structure: type[ctypes.Structure]) -> Any:
 state_at = reference(record_type(State))
 entry_at = reference(record_type(TlbEntry))
 block_at = reference(record_type(Block))
+tail_at = reference(record_type(Tail))
 
 
 @native

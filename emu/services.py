@@ -10,7 +10,7 @@ from typing import Any, Final
 from numba import types
 
 from .counting import find_place
-from .native import copy, entry, native, words, zero
+from .native import call, entry, native, words
 from .pte import ADDRESS_MASK, INDEX_MASK, PAGE_SIZE, Access, Pte
 from .records import state_at
 from .soft_tlb import flush_soft_tlb
@@ -116,11 +116,11 @@ def copy_entry(state: Any, va: Any, host: Any, size: Any, access: Any) -> Any:
             break
         if access & KIND == WRITE:
             s.writes += (step + 7) >> 3
-            copy(s.ram + pa, host + done, step)
+            call(s.memmove, (s.ram + pa, host + done, step))
             note_write(s, pa)
         else:
             s.reads += (step + 7) >> 3
-            copy(host + done, s.ram + pa, step)
+            call(s.memmove, (host + done, s.ram + pa, step))
         done += step
     return done
 
@@ -133,7 +133,7 @@ def clear_page_entry(state: Any, va: Any) -> Any:
     if pa < 0:
         return 0
     s.writes += WORDS
-    zero(s.ram + pa, PAGE)
+    call(s.memset, (s.ram + pa, 0, PAGE))
     note_write(s, pa)
     return 1
 
@@ -150,7 +150,7 @@ def copy_page_entry(state: Any, target: Any, source: Any) -> Any:
     if pa < 0:
         return 0
     s.writes += WORDS
-    copy(s.ram + pa, s.ram + below, PAGE)
+    call(s.memmove, (s.ram + pa, s.ram + below, PAGE))
     note_write(s, pa)
     return 1
 

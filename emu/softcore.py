@@ -125,6 +125,7 @@ class Softcore:
         state.uc, state.env, state.nesting = self._handle, self.env, self.nesting_address
         state.gs_base, state.is_software = self.gs_base_address, self.is_software_address
         state.old_exception = self.old_exception_address
+        state.invalid_address = ctypes.addressof(self.invalid_address)
         state.soft_tlb, state.soft_used = self.soft_tlb_address, self.soft_used_address
         state.soft_victims = self.soft_victims_address
 

@@ -27,6 +27,7 @@ __all__ = [
     "Fault",
     "State",
     "Stop",
+    "Tail",
     "TlbArray",
     "TlbEntry",
     "TlbKind",
@@ -72,6 +73,7 @@ class Stop(IntEnum):
     VMCALL = 11
     REQUESTED = 12  # an event hook asked to stop
     ITERATIONS = 13  # REP instructions repeated as often as they may
+    UNDELIVERED = 14  # a page fault whose delivery met another exception
 
 
 class Fault(IntEnum):
@@ -91,6 +93,7 @@ class Event(IntEnum):
     ACCESS = 2
     INSTRUCTION = 3
     SELF_MODIFIED = 4
+    EXCEPTION = 5  # Python builds it; page faults are then delivered by Python
     CPUID = 8
     RDTSC = 9
     RDTSCP = 10
@@ -137,6 +140,18 @@ class Block(ctypes.Structure):
         ("rep_reads", c_uint64),  # accesses of one iteration
         ("rep_writes", c_uint64),
         ("rep_mask", c_uint64),  # of RCX: 32 or 64 bits
+        ("tails", c_uint64),  # host address of a Tail for every byte, once an instruction of it was looked for; or 0
+    )
+
+
+class Tail(ctypes.Structure):
+    """What a block counts from one of its instructions on; all 0 where no known instruction begins."""
+
+    _fields_ = (
+        ("instructions", c_uint64),
+        ("reads", c_uint64),
+        ("writes", c_uint64),
+        ("modifies", c_uint64),  # the instruction writes where it reads, so a page that is missing is missed by a write
     )
 
 
@@ -147,10 +162,13 @@ class State(ctypes.Structure):
         # C functions
         ("uc", c_uint64),  # the Unicorn handle
         ("uc_ctl", c_uint64),
+        ("uc_emu_start", c_uint64),
         ("uc_emu_stop", c_uint64),
         ("uc_reg_read", c_uint64),
         ("uc_reg_write", c_uint64),
-        ("scratch", c_uint64),  # address of one word, for the two above
+        ("memmove", c_uint64),
+        ("memset", c_uint64),
+        ("scratch", c_uint64),  # address of one word, for reading and writing registers
         ("popped", c_uint64),  # address of five words
         ("notify", c_uint64),  # Python, called when an event has a listener
         # Unicorn's own data, found by calibration (softcore.py)
@@ -161,6 +179,7 @@ class State(ctypes.Structure):
         ("old_exception", c_uint64),  # address of an int32
         ("gs_base", c_uint64),  # address of the GS base
         ("nesting", c_uint64),  # address of an int32: 2 while Unicorn looks up its exit addresses
+        ("invalid_address", c_uint64),  # address of the address that was refused last
         ("is_software", c_uint64),  # address of an int32: the interrupt came from INT n
         # guest memory
         ("ram", c_uint64),
@@ -235,6 +254,7 @@ class State(ctypes.Structure):
         ("fault_page", c_uint64),
         ("fault_code", c_uint64),
         ("fault_access", c_uint64),
+        ("cr2", c_uint64),
         ("pending_vector", c_uint64),  # the exception that a control transfer met
         ("pending_code", c_uint64),
         ("pending_address", c_uint64),
@@ -247,8 +267,10 @@ class State(ctypes.Structure):
         ("cost_swapgs", c_uint64),
         ("cost_stac_clac", c_uint64),
         ("cost_iret", c_uint64),
+        ("cost_page_fault", c_uint64),
         # what was counted
         ("entry_exit_cycles", c_uint64),
+        ("exception_cycles", c_uint64),  # of page faults that were delivered without Python
         ("mode_totals", c_uint64 * 6),  # user instructions, reads, writes; the same of the kernel
         ("mode_start", c_uint64 * 3),
         ("deadline", c_uint64),  # stop before the block that would pass this many instructions

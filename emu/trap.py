@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum, auto
+from enum import IntEnum, auto
 from typing import Final
 
 from .instruction import Instruction
@@ -11,7 +11,7 @@ from .instruction import Instruction
 __all__ = ["VMCALL", "Trap", "TrapKind"]
 
 
-class TrapKind(Enum):
+class TrapKind(IntEnum):
     """Why the processor left Unicorn."""
 
     PAGE_FAULT = auto()  # or #GP/#SS for an address that is not canonical; see Trap.vector
@@ -24,6 +24,7 @@ class TrapKind(Enum):
     ITERATIONS = auto()  # before a REP repeats more often than it may; RIP is at it
     BREAKPOINT = auto()  # before one of the addresses given to stop_before()
     ARRIVED = auto()  # inside Cpu only: at the address that it ran to
+    UNDELIVERED = auto()  # a page fault whose delivery met another exception
     REQUESTED = auto()  # an event hook asked to stop
 
 
