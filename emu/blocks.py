@@ -26,6 +26,8 @@ __all__ = ["BlockTable", "Counts"]
 
 FIRST_SIZE: Final = 1 << 12
 JUMPS: Final = ("j", "loop", "ret")
+TOLD: Final = frozenset(("syscall", "cpuid", "rdtsc", "rdtscp"))
+"""Instructions of which Unicorn tells in hooks of their own, which need RIP."""
 ADDRESS_SIZE: Final = 0x67
 """The address-size prefix: RCX, RSI and RDI are used as 32-bit registers (SDM Vol. 2A 2.1.1)."""
 
@@ -118,7 +120,8 @@ class BlockTable:
             va += one.size
         block.ends_in_jump = instructions[-1].name.startswith(JUMPS)
         block.is_watched = bool(watched)
-        block.is_plain = not watched and s.block_va % PAGE_SIZE + len(code) <= PAGE_SIZE
+        is_told = any(one.name in TOLD for one in instructions)
+        block.is_plain = not watched and not is_told and s.block_va % PAGE_SIZE + len(code) <= PAGE_SIZE
         self._table[self._find(s.block_key)] = block
         return watched
 

@@ -291,7 +291,8 @@ def _is_there(s: Any, va: Any, kind: Any) -> Any:
 def access(uc: Any, uc_kind: Any, pa: Any, size32: Any, value: Any, user_data: Any) -> None:
     """UC_HOOK_MEM_READ and UC_HOOK_MEM_WRITE; `pa` is physical."""
     s = state_at(user_data, 0)
-    _keep_flags(s)
+    if s.unsynced == 0 or not words(s.unsynced)[0] & s.unsynced_bit:
+        _keep_flags(s)
     kind = word(uc_kind) - UC_MEM_READ
     size = word(size32)
     va = (words(s.frame_va)[pa >> 12] & PAGE) | (pa & 0xFFF)

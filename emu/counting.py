@@ -96,11 +96,20 @@ def _is_restarted(s: Any, va: Any, size: Any) -> Any:
 
 
 @native
+def _synchronise(s: Any, block: Any) -> None:
+    """Access engine: leave out the search for RIP before each access of a block in which nobody asks for it."""
+    skip = s.unsynced_bit if block.is_plain and s.listeners == 0 else 0
+    words(s.unsynced)[0] = (words(s.unsynced)[0] & ~s.unsynced_bit) | skip
+
+
+@native
 def _begin(s: Any, va: Any, key: Any, index: Any) -> None:
     """Note which block is under way, or is stopped before."""
     s.block_va = va
     s.block_key = key
     s.block_index = index
+    if s.unsynced:
+        _synchronise(s, block_at(s.blocks, index))
 
 
 @native

@@ -93,7 +93,13 @@ class Cpu(Registers):
         """Switch to the access engine (there is no way back: what it needs to know it learns from now on)."""
         if self._hooks.see_every_access():
             self.state.engine = Engine.ACCESS
+            self._leave_rip_alone()
             self._retranslate()
+
+    def _leave_rip_alone(self) -> None:
+        """Let native code choose whether Unicorn restores RIP before an access (`_synchronise` in counting.py)."""
+        address = self.core.skip_sync_address
+        self.state.unsynced, self.state.unsynced_bit = address & ~7, 1 << 8 * (address & 7)
 
     def see_every_instruction(self, wanted: bool) -> None:
         """Call the native instruction hook before every instruction, or no longer."""

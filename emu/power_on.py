@@ -37,7 +37,10 @@ def enter_ring3(uc: Any) -> None:
 
 
 def check_soft_tlb(uc: Any, core: Softcore, ram: Ram) -> None:
-    """Load from two pages that share a place in the soft-TLB, and look where their entries are."""
+    """Load from two pages that share a place in the soft-TLB, and look where their entries are.
+
+    What Unicorn knows of itself meanwhile says where it keeps that.
+    """
     snapshots = [core.snapshot()]
 
     def identity(_uc: Any, va: int, access: int, result: Any, _data: Any) -> bool:
@@ -50,6 +53,8 @@ def check_soft_tlb(uc: Any, core: Softcore, ram: Ram) -> None:
         uc.hook_add(uc_const.UC_HOOK_TLB_FILL, identity),
         uc.hook_add(uc_const.UC_HOOK_INSN_INVALID, lambda uc, _: uc.emu_stop() or True),
     ]
+    uc.reg_write(x86.UC_X86_REG_RIP, 0)
+    rip_written = core.snapshot()
     ram.write(0, b"\x8a\x03\x0f\x0b")  # mov al, [rbx]; ud2
     first, second = 0x4000_2000, 0x4000_2000 + (256 << 12)
     uc.ctl_set_exits([first])  # not reached, but looked up in the end
@@ -59,6 +64,7 @@ def check_soft_tlb(uc: Any, core: Softcore, ram: Ram) -> None:
         core.check_soft_tlb(va, ram.words.ctypes.data + va % (8 * PAGE_SIZE))
     core.check_victims(first)
     core.find_nesting(snapshots)
+    core.check_skip_sync(snapshots[0], rip_written, snapshots[1])
     uc.ctl_set_exits([])
     for hook in hooks:
         uc.hook_del(hook)

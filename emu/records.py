@@ -8,7 +8,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from .native import call, native, reference
+from .native import call, native, reference, words
 from .state import Block, State, Tail, TlbEntry
 
 __all__ = ["block_at", "entry_at", "leave", "notify", "state_at", "tail_at"]
@@ -55,4 +55,6 @@ def leave(s: Any, reason: Any, detail: Any) -> None:
     """Leave Unicorn after this hook, for a `Stop` reason."""
     s.stop = reason
     s.stop_detail = detail
+    if s.unsynced:
+        words(s.unsynced)[0] &= ~s.unsynced_bit
     call(s.uc_emu_stop, (s.uc,))

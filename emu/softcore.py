@@ -31,6 +31,9 @@ UC_CPU: Final = 440
 UC_INVALID_ADDRESS: Final = 1416
 UC_SIZE: Final = 1 << 14
 UC_NESTING: Final = 14840
+UC_SKIP_SYNC: Final = 14898
+"""`skip_sync_pc_on_exit`: set when RIP is written, cleared when execution starts. While it is set, Unicorn does not
+restore RIP and flags before it calls a memory hook, which costs more than the hook itself."""
 CPU_ENV: Final = 35408
 ENV_RIP: Final = 128
 ENV_CC_SRC: Final = 152
@@ -92,6 +95,7 @@ class Softcore:
         self.soft_used_address = self.env + SOFT_USED
         self.soft_victims_address = self.env + SOFT_VICTIMS
         self.nesting_address = 0
+        self.skip_sync_address = self._handle + UC_SKIP_SYNC
 
     def _find_env(self, uc: Any) -> int:
         """Follow uc -> cpu -> env and compare 16 marked registers with what is found there."""
@@ -169,6 +173,11 @@ class Softcore:
         if len(copied) < UC_SIZE:
             raise MachineError(self._unknown("less than there should be"))
         return copied
+
+    def check_skip_sync(self, before: bytes, written: bytes, started: bytes) -> None:
+        """Check `skip_sync_pc_on_exit`: clear before RIP is written, set after that, clear when execution starts."""
+        if [snapshot[UC_SKIP_SYNC] for snapshot in (before, written, started)] != [0, 1, 0]:
+            raise MachineError(self._unknown("no mark that RIP is known"))
 
     def find_nesting(self, snapshots: list[bytes]) -> None:
         """Find the number of calls into Unicorn that are under way: 0 in the first snapshot, then 1, at most 2."""

@@ -131,7 +131,7 @@ class Block(ctypes.Structure):
         ("reads", c_uint64),
         ("writes", c_uint64),
         ("va", c_uint64),  # where it was learned
-        ("is_plain", c_uint64),  # on one page, with no hook of its own
+        ("is_plain", c_uint64),  # on one page, with no hook that could ask where it is
         ("is_watched", c_uint64),  # some of its instructions have a hook, so it is known only at that address
         ("model_va", c_uint64),  # va of the first instruction that the model executes itself; 0: none
         ("ends_in_jump", c_uint64),  # JMP, Jcc, LOOP, RET: execution may come back to its end without its middle
@@ -179,6 +179,8 @@ class State(ctypes.Structure):
         ("old_exception", c_uint64),  # address of an int32
         ("gs_base", c_uint64),  # address of the GS base
         ("nesting", c_uint64),  # address of an int32: 2 while Unicorn looks up its exit addresses
+        ("unsynced", c_uint64),  # address of the word with the bit below, if the access engine may use it; or 0
+        ("unsynced_bit", c_uint64),  # set: Unicorn does not restore RIP and flags before it tells of an access
         ("invalid_address", c_uint64),  # address of the address that was refused last
         ("is_software", c_uint64),  # address of an int32: the interrupt came from INT n
         # guest memory
