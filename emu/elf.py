@@ -35,7 +35,7 @@ from .inputs import decode_source, read_input
 from .link import symbol_entries
 from .pte import PAGE_SIZE
 
-__all__ = ["load_elf", "load_program", "write_elf"]
+__all__ = ["load_elf", "load_program", "parse_elf", "write_elf"]
 
 MAGIC = b"\x7fELF"
 USER_START = 0x10000  # Linux: the default of vm.mmap_min_addr
@@ -63,7 +63,7 @@ def load_program(path: str | Path, *, syntax: Syntax = "intel") -> Image:
     """
     data = read_input(path)
     if data.startswith(MAGIC):
-        return _parse(data, str(path))
+        return parse_elf(data, str(path))
     return assemble_source(decode_source(data, str(path)), name=str(path), syntax=syntax)
 
 
@@ -72,10 +72,11 @@ def load_elf(path: str | Path) -> Image:
 
     Raises ImageError for anything else, saying what was found and what was expected.
     """
-    return _parse(read_input(path), str(path))
+    return parse_elf(read_input(path), str(path))
 
 
-def _parse(data: bytes, name: str) -> Image:
+def parse_elf(data: bytes, name: str) -> Image:
+    """The executable in the bytes of a file. Raises ImageError."""
     try:
         return _image(data, name)
     except ImageError:

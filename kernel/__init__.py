@@ -5,19 +5,32 @@ Start with `Kernel`, which shows a complete example.
 
 from __future__ import annotations
 
-from .events import ExecEvent, ExitEvent, PageFaultEvent, SignalEvent, SyscallEvent, SyscallExit
+from .events import (
+    ContextSwitch,
+    CopyOnWrite,
+    ExecEvent,
+    ExitEvent,
+    ForkEvent,
+    PageFaultEvent,
+    SignalEvent,
+    SyscallEvent,
+    SyscallExit,
+)
 from .exceptions import Errno, KernelError, KernelPanic
 from .fault import FaultResult
 from .kernel import Kernel, Result
 from .process import Process
 from .syscalls import syscall, syscall_names
-from .vma import Prot, Vma
+from .vma import Prot, Vma, VmaFlag
 
 __all__ = [
+    "ContextSwitch",
+    "CopyOnWrite",
     "Errno",
     "ExecEvent",
     "ExitEvent",
     "FaultResult",
+    "ForkEvent",
     "Kernel",
     "KernelError",
     "KernelPanic",
@@ -29,6 +42,7 @@ __all__ = [
     "SyscallEvent",
     "SyscallExit",
     "Vma",
+    "VmaFlag",
     "syscall",
     "syscall_names",
 ]

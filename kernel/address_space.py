@@ -1,7 +1,7 @@
 """An address space: the VMAs that promise memory and the page table that delivers it (struct mm_struct).
 
-System calls change the promises; page faults deliver. What is taken away is flushed from the TLB at once, because the
-hardware goes on using what it remembers.
+System calls change the promises; page faults deliver. What is taken away is flushed from the TLB before its frame is
+given to somebody else, because the hardware goes on using what it remembers.
 """
 
 from __future__ import annotations
@@ -9,15 +9,16 @@ from __future__ import annotations
 import errno
 from typing import Final
 
-from emu.machine import Machine
-from emu.pte import ADDRESS_MASK, PAGE_SHIFT, PAGE_SIZE, Pte
+from emu.pte import PAGE_SHIFT, PAGE_SIZE
 
 from .exceptions import Errno
-from .frames import FrameAllocator
-from .layout import MMAP_BASE, MMAP_MIN_ADDR, STACK_LIMIT, STACK_TOP, TASK_SIZE, page_align
-from .memory import EarlyMemory, KernelMemory
+from .layout import MMAP_BASE, MMAP_MIN_ADDR, TASK_SIZE, page_align
+from .limits import Limits, Resource
+from .memory import PhysicalMemory
+from .memory_manager import MemoryManager
 from .page_table import PageTable
-from .vma import Prot, Vma, VmaSet
+from .pte import P, W, is_mapped, is_special, pfn_of
+from .vma import Backing, Vma, VmaFlag, VmaSet
 
 __all__ = ["AddressSpace"]
 
@@ -28,129 +29,259 @@ STACK_GUARD: Final = 256 * PAGE_SIZE
 
 
 class AddressSpace:
-    """One process's memory. `heap_start` and `heap_end` are where brk began and where it stands."""
+    """One process's memory; `users` processes share it (CLONE_VM).
 
-    def __init__(self, machine: Machine, memory: KernelMemory, frames: FrameAllocator, kernel_half: PageTable) -> None:
-        self._machine, self._memory, self._frames = machine, memory, frames
-        self.page_table = PageTable(memory, frames, kernel_half)
+    `heap_start` and `heap_end` are where brk began and where it stands; `stack_start` is the first stack pointer.
+    `context_id` is never used again; `tlb_generation` counts its changes (both for `asid.py`).
+    """
+
+    def __init__(self, manager: MemoryManager, limits: Limits | None = None) -> None:
+        self.manager = manager
+        self.limits = limits or Limits()
+        self.page_table = PageTable(manager.memory, manager.frames, manager.kernel_half)
         self.vmas = VmaSet()
-        self.heap_start = self.heap_end = 0
-        self.is_active = False
+        self.users = 1
+        self.heap_start = self.heap_end = self.stack_start = 0
+        self.context_id = next(manager.context_ids)
+        self.tlb_generation = 0
+        self.peak_pages = self.peak_resident = 0
+        self.lock_future = 0
+        self.faults_of_exec = 0
         self._last: tuple[Vma, ...] = ()
 
-    # --- promises -------------------------------------------------------------------------------------------------
+    # --- promises ---------------------------------------------------------------------------------------------------
 
     def map(
-        self, start: int, size: int, prot: Prot, *, fixed: bool = False, replace: bool = True, vma: Vma | None = None
+        self,
+        start: int,
+        size: int,
+        flags: int,
+        *,
+        backing: Backing | None = None,
+        page_offset: int = 0,
+        fixed: bool = False,
+        replace: bool = True,
     ) -> int:
-        """Promise `size` bytes at `start` (a hint, unless fixed) and return where. Raises Errno."""
+        """Promise `size` bytes at `start` (a hint, unless fixed) and return where (do_mmap). Raises Errno."""
         size = page_align(size)
-        if size == 0:
-            raise Errno(errno.EINVAL)
-        if fixed:
-            self._check_fixed(start, size, replace)
-        else:
-            start = self._choose(start & PAGE_MASK, size)
-        pattern = vma or Vma(0, 0, prot)
-        self.vmas.insert(
-            Vma(start, start + size, prot, pattern.backing, pattern.offset, pattern.grows_down, pattern.name)
-        )
+        if size == 0 or size > TASK_SIZE:
+            raise Errno(errno.ENOMEM)
+        if len(self.vmas) >= self.manager.max_map_count:
+            raise Errno(errno.ENOMEM)
+        start = self._check_fixed(start, size, replace) if fixed else self.choose(start & PAGE_MASK, size)
+        flags |= self.lock_future
+        vma = Vma(start, start + size, flags, backing, page_offset if backing else start >> PAGE_SHIFT)
+        replaced = sum(old.part(start, start + size).pages for old in self.vmas.overlapping(start, start + size))
+        self.check_limits(vma.pages - replaced, flags)
+        self._charge(vma)
+        self.unmap(start, size)
+        self.add(vma)
         return start
 
-    def _check_fixed(self, start: int, size: int, replace: bool) -> None:
+    def _check_fixed(self, start: int, size: int, replace: bool) -> int:
         if start % PAGE_SIZE:
             raise Errno(errno.EINVAL)
         if start + size > TASK_SIZE:
             raise Errno(errno.ENOMEM)
         if start < MMAP_MIN_ADDR:
             raise Errno(errno.EPERM)
-        if self.vmas.overlapping(start, start + size):
-            if not replace:
-                raise Errno(errno.EEXIST)
-            self.unmap(start, size)
+        if not replace and self.vmas.overlapping(start, start + size):
+            raise Errno(errno.EEXIST)
+        return start
 
-    def _choose(self, hint: int, size: int) -> int:
-        """The hint if it is free, else the highest gap below the stack. Raises Errno(ENOMEM)."""
+    def choose(self, hint: int, size: int) -> int:
+        """The hint if it is free, else the highest gap below the stack (get_unmapped_area). Raises Errno(ENOMEM)."""
         if hint:
             hint = max(hint, MMAP_MIN_ADDR)  # round_hint_to_min
         if MMAP_MIN_ADDR <= hint <= TASK_SIZE - size and not self.vmas.overlapping(hint, hint + size):
-            return hint
+            above = self.vmas.find_next(hint)
+            if above is None or hint + size <= above.start_gap:
+                return hint
         gap = self.vmas.gap(size, MMAP_MIN_ADDR, MMAP_BASE)
+        if gap is None:
+            gap = self.vmas.gap(size, MMAP_MIN_ADDR, TASK_SIZE)  # bottom-up is the last resort, above the base, too
         if gap is None:
             raise Errno(errno.ENOMEM)
         return gap
 
+    def check_limits(self, pages: int, flags: int) -> None:
+        """Whether so many more pages are within RLIMIT_AS and RLIMIT_DATA (may_expand_vm). Raises Errno(ENOMEM)."""
+        most, data = self.limits.soft(Resource.AS), self.limits.soft(Resource.DATA)
+        if (self.total_pages + pages) << PAGE_SHIFT > most:
+            raise Errno(errno.ENOMEM)
+        if _is_data(flags) and (self.data_pages + pages) << PAGE_SHIFT > data:
+            raise Errno(errno.ENOMEM)
+
+    def _charge(self, vma: Vma) -> None:
+        """Count a promise that the system must be able to keep. Raises Errno(ENOMEM)."""
+        if vma.counts_as_committed:
+            self.manager.overcommit.charge(vma.pages)
+            vma.flags |= VmaFlag.ACCOUNT
+
+    def add(self, vma: Vma) -> None:
+        """Put a VMA into its free range; it takes a hold on its backing."""
+        if vma.backing is not None:
+            vma.backing.get()
+        self.vmas.insert(vma)
+        self.peak_pages = max(self.peak_pages, self.total_pages)
+
     def unmap(self, start: int, size: int) -> None:
-        """Take back a promise, with the pages that were delivered on it (munmap). Raises Errno(EINVAL)."""
+        """Take back a promise, with the pages that were delivered on it (munmap). Raises Errno."""
         end = start + page_align(size)
         if start % PAGE_SIZE or size == 0 or end > TASK_SIZE:
             raise Errno(errno.EINVAL)
+        found = self.vmas.overlapping(start, end)
+        if found and len(self.vmas) >= self.manager.max_map_count and found[0].start < start and end < found[0].end:
+            raise Errno(errno.ENOMEM)  # it would split one VMA into two
         for piece in self.vmas.remove(start, end):
-            self._release(piece.start, piece.end)
+            self.forget(piece)
+        if found:
+            self.release(start, end, "munmap", free_tables=True)
+
+    def forget(self, vma: Vma) -> None:
+        """A VMA that was taken out is given up: what it held and what was promised on it."""
+        if vma.flags & VmaFlag.ACCOUNT:
+            self.manager.overcommit.uncharge(vma.pages)
+        if vma.backing is not None:
+            vma.backing.put()
 
     def set_break(self, address: int) -> int:
         """Move the end of the heap (brk). Returns where it stands then: unchanged if it cannot be moved there."""
-        if address < self.heap_start:
+        if address < self.heap_start or address - self.heap_start > self.limits.soft(Resource.DATA):
             return self.heap_end
         old, new = page_align(self.heap_end), page_align(address)
         if new < old:
             self.unmap(new, old - new)
-        elif new > old:
-            # One free page is kept below the next mapping (check_brk_limits, mm/mmap.c).
-            if new + PAGE_SIZE > TASK_SIZE or self.vmas.overlapping(old, new + PAGE_SIZE):
-                return self.heap_end
-            self.vmas.insert(Vma(old, new, Prot.READ | Prot.WRITE, name="[heap]"))
+        elif new > old and not self._extend_heap(old, new):
+            return self.heap_end
         self.heap_end = address
         return address
+
+    def _extend_heap(self, old: int, new: int) -> bool:
+        # One free page is kept below the next mapping (check_brk_limits, mm/mmap.c).
+        above = self.vmas.find_next(old)
+        if new + PAGE_SIZE > TASK_SIZE or (above is not None and new + PAGE_SIZE > above.start_gap):
+            return False
+        vma = Vma(old, new, VmaFlag.DATA | self.lock_future, None, old >> PAGE_SHIFT)
+        try:
+            self.check_limits(vma.pages, vma.flags)
+            self._charge(vma)
+        except Errno:
+            return False
+        self.add(vma)
+        return True
 
     def grow_stack(self, address: int) -> Vma | None:
         """The stack VMA, extended down to `address`, if that is within the limit and keeps the gap (expand_stack)."""
         vma = self.vmas.find_next(address)
         start = address & PAGE_MASK
-        if vma is None or not vma.grows_down or STACK_TOP - start > STACK_LIMIT:
+        if vma is None or not vma.flags & VmaFlag.GROWS_DOWN or start < MMAP_MIN_ADDR:
+            return None
+        if vma.end - start > self.limits.soft(Resource.STACK):
             return None
         below = self.vmas.overlapping(max(start - STACK_GUARD, 0), vma.start)
-        if any(other.prot and not other.grows_down for other in below):
+        if any(other.prot and not other.flags & VmaFlag.GROWS_DOWN for other in below):
             return None
-        self.vmas.remove(vma.start, vma.end)
-        grown = Vma(start, vma.end, vma.prot, grows_down=True, name=vma.name)
-        self.vmas.insert(grown)
+        more = (vma.start - start) >> PAGE_SHIFT
+        try:
+            self.check_limits(more, vma.flags)
+            if vma.flags & VmaFlag.ACCOUNT:
+                self.manager.overcommit.charge(more)
+        except Errno:
+            return None
+        grown = Vma(start, vma.end, vma.flags, vma.backing, vma.page_offset - more, vma.anon_vma)
+        self.vmas.replace(vma, grown)
         return grown
 
-    # --- deliveries -----------------------------------------------------------------------------------------------
+    # --- deliveries -------------------------------------------------------------------------------------------------
 
-    def _release(self, start: int, end: int) -> None:
-        """Free the pages of a range: entries first, then the TLB, and only then the frames."""
-        freed = []
+    def release(self, start: int, end: int, why: str, *, free_tables: bool = False) -> None:
+        """Take the pages of a range away: entries first, then the TLB, and only then the frames (zap_page_range).
+
+        In any other order the hardware could still reach a frame that already belongs to somebody else.
+        """
+        memory, dropped = self.manager.memory, []
         for va, entry, pte in list(self.page_table.leaves(start, end)):
-            self._memory.store64(pte, 0)
-            if self.is_active:
-                self._machine.invlpg(va)
-            freed.append((entry & ADDRESS_MASK) >> PAGE_SHIFT)
-        for pfn in freed:
-            self._frames.free(pfn)
+            memory.store64(pte, 0)
+            dropped.append((va, entry))
+        tables = self._unlink_tables(start, end) if free_tables else []
+        if dropped:
+            self.manager.tlb.flush(self, dropped[0][0], dropped[-1][0] + PAGE_SIZE, why)
+        elif tables:
+            self.manager.tlb.flush(self, start, start + PAGE_SIZE, why)  # the walker's caches know them
+        for va, entry in dropped:
+            self.drop(va, entry)
+        self.page_table.free_tables(tables)
+
+    def _unlink_tables(self, start: int, end: int) -> list[int]:
+        """Take out the tables that serve only this range and the free ranges around it (free_pgtables)."""
+        below = self.vmas.overlapping(0, start)
+        above = self.vmas.find_next(end)
+        floor = below[-1].end if below else 0
+        return self.page_table.unlink_tables(floor, above.start if above else TASK_SIZE + PAGE_SIZE)
+
+    def drop(self, va: int, entry: int) -> None:
+        """Let go of what an entry held, which the TLB has forgotten already."""
+        if is_mapped(entry) and not is_special(entry):
+            self.manager.pages.unmap(pfn_of(entry), self, va)
 
     def destroy(self) -> None:
-        """Give everything back. The address space must not be the active one any more."""
+        """Give everything back (exit_mmap). The address space must not be the one that is loaded."""
         self._last = tuple(self.vmas)
-        for vma in self.vmas:
-            self._release(vma.start, vma.end)
+        for vma in self._last:
             self.vmas.remove(vma.start, vma.end)
-        self.page_table.free_user_half()
+            self.release(vma.start, vma.end, "exit")
+            self.forget(vma)
+        self.page_table.free()
 
-    def resident(self) -> int:
-        """Pages that are present now; looking has no effect."""
-        plain = EarlyMemory(self._machine.ram)
-        return sum(1 for vma in self.vmas for _ in self.page_table.leaves(vma.start, vma.end, plain))
+    # --- looking ----------------------------------------------------------------------------------------------------
+
+    @property
+    def total_pages(self) -> int:
+        """Pages that are promised (total_vm)."""
+        return sum(vma.pages for vma in self.vmas)
+
+    @property
+    def data_pages(self) -> int:
+        """Pages that count against RLIMIT_DATA (data_vm)."""
+        return sum(vma.pages for vma in self.vmas if _is_data(vma.flags))
+
+    @property
+    def locked_pages(self) -> int:
+        """Pages of VMAs that are locked in memory (locked_vm)."""
+        return sum(vma.pages for vma in self.vmas if vma.flags & VmaFlag.LOCKED)
+
+    def resident(self, memory: PhysicalMemory | None = None) -> int:
+        """Pages that are present now; by default looking has no effect."""
+        plain = memory or self.manager.early
+        return sum(
+            is_mapped(entry) and not is_special(entry)
+            for vma in self.vmas
+            for _, entry, _ in self.page_table.leaves(vma.start, vma.end, plain)
+        )
+
+    def name_of(self, vma: Vma) -> str:
+        """What /proc/PID/maps calls a VMA."""
+        if vma.backing is not None:
+            return vma.backing.name
+        if vma.start < self.heap_end and vma.end > self.heap_start:
+            return "[heap]"
+        return "[stack]" if vma.start <= self.stack_start < vma.end else ""
 
     def maps(self) -> tuple[Vma, ...]:
         """The VMAs in order; of a process that has ended, as they were at its end."""
         return tuple(self.vmas) or self._last
 
-    def frames_owned(self) -> int:
-        """Frames of its pages and of its page tables."""
-        return self.resident() + self.page_table.table_count
+    def permits(self, va: int, *, write: bool) -> bool:
+        """Whether a page is there that can be read, or written, without a fault."""
+        entry = self.page_table.lookup(va)
+        return bool(entry & P and (not write or entry & W))
 
     def is_present(self, va: int) -> bool:
         """Whether a page is there, whatever its rights."""
-        return bool(self.page_table.lookup(va) & int(Pte.P))
+        return is_mapped(self.page_table.lookup(va))
+
+
+def _is_data(flags: int) -> bool:
+    """Private and writable, and no stack (is_data_mapping)."""
+    return flags & (VmaFlag.WRITE | VmaFlag.SHARED | VmaFlag.GROWS_DOWN) == VmaFlag.WRITE

@@ -16,6 +16,7 @@ from emu.control import DescriptorTable, Msr
 from emu.machine import Machine
 from emu.pte import PAGE_SHIFT, PAGE_SIZE, Cr4, Efer, Pte, Rflags
 
+from .asid import TlbContexts
 from .entry import STUB, KernelText
 from .exceptions import Errno
 from .frames import FrameAllocator
@@ -27,11 +28,16 @@ from .layout import (
     IDT_VA,
     TSS_VA,
     VMALLOC,
+    VMEMMAP,
     Selector,
     direct_map,
 )
 from .memory import EarlyMemory, KernelMemory
+from .memory_manager import MemoryManager
+from .overcommit import Overcommit
 from .page_table import PageTable
+from .pages import STRUCT_PAGE_SIZE, Pages
+from .vmalloc import Vmalloc
 
 __all__ = ["Booted", "boot"]
 
@@ -73,13 +79,11 @@ class Booted:
     """What boot leaves behind. `percpu` is the kernel address in GS."""
 
     text: KernelText
-    frames: FrameAllocator
-    memory: KernelMemory
-    page_table: PageTable
+    manager: MemoryManager
     percpu: int
 
 
-def boot(machine: Machine, *, pcid: bool) -> Booted:
+def boot(machine: Machine, *, pcid: bool, asid: str = "pcid") -> Booted:
     """Bring a machine from power-on to a kernel that can run processes. Raises InputError if RAM is too small."""
     frames = FrameAllocator(first=1, count=(machine.ram.size >> PAGE_SHIFT) - 1)
     text = KernelText(smap=machine.profile.features.smap)
@@ -89,6 +93,8 @@ def boot(machine: Machine, *, pcid: bool) -> Booted:
         _map_direct(machine, page_table)
         _map_text(machine, page_table, frames, text)
         page_table.entry_address(VMALLOC, create=True)  # before any process inherits the PGD
+        _map_vmemmap(machine, page_table, frames)
+        zero_pfn = frames.allocate()
         percpu = direct_map(_map_entry_area(machine, page_table, frames, text) << PAGE_SHIFT)
     except Errno as error:
         if error.number != errno.ENOMEM:
@@ -97,7 +103,44 @@ def boot(machine: Machine, *, pcid: bool) -> Booted:
     _switch_on(machine, page_table, percpu, text, pcid=pcid)
     memory = KernelMemory(machine)
     page_table.memory = memory
-    return Booted(text, frames, memory, page_table, percpu)
+    memory.clear_frame(zero_pfn)
+    return Booted(text, _memory_manager(machine, memory, early, frames, page_table, zero_pfn, asid), percpu)
+
+
+def _memory_manager(
+    machine: Machine,
+    memory: KernelMemory,
+    early: EarlyMemory,
+    frames: FrameAllocator,
+    page_table: PageTable,
+    zero_pfn: int,
+    asid: str,
+) -> MemoryManager:
+    """The memory management, now that the kernel's own addresses work."""
+    tagged = bool(machine.control.cr4 & Cr4.PCIDE)
+    tlb = TlbContexts(machine, page_table.pgd, tagged=tagged, mode=asid)
+    return MemoryManager(
+        memory,
+        early,
+        frames,
+        Pages(memory, frames),
+        tlb,
+        page_table,
+        Vmalloc(memory, frames, page_table, tlb),
+        Overcommit(frames.total, lambda: 0),
+        zero_pfn,
+    )
+
+
+def _map_vmemmap(machine: Machine, page_table: PageTable, frames: FrameAllocator) -> None:
+    """A struct page for every frame, with 2 MiB pages where they are filled (vmemmap_populate_hugepages)."""
+    size = (machine.ram.size >> PAGE_SHIFT) * STRUCT_PAGE_SIZE
+    huge_end = size & ~(HUGE_SIZE - 1)
+    for offset in range(0, huge_end, HUGE_SIZE):
+        pfn = frames.allocate(order=HUGE_SHIFT - PAGE_SHIFT)
+        page_table.install(VMEMMAP + offset, pfn << PAGE_SHIFT | _READ_WRITE | Pte.PS, level=2)
+    for offset in range(huge_end, size, PAGE_SIZE):
+        page_table.install(VMEMMAP + offset, frames.allocate() << PAGE_SHIFT | _READ_WRITE)
 
 
 def _map_direct(machine: Machine, page_table: PageTable) -> None:

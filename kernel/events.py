@@ -6,7 +6,17 @@ from dataclasses import dataclass
 
 from emu.events import Event, event
 
-__all__ = ["ExecEvent", "ExitEvent", "PageFaultEvent", "SignalEvent", "SyscallEvent", "SyscallExit"]
+__all__ = [
+    "ContextSwitch",
+    "CopyOnWrite",
+    "ExecEvent",
+    "ExitEvent",
+    "ForkEvent",
+    "PageFaultEvent",
+    "SignalEvent",
+    "SyscallEvent",
+    "SyscallExit",
+]
 
 
 @event("page_fault")
@@ -66,3 +76,33 @@ class ExitEvent(Event):
 
     exit_code: int | None
     signal: int | None
+
+
+@event("fork")
+@dataclass(frozen=True, slots=True)
+class ForkEvent(Event):
+    """A process was made; `pid` is the parent. `shares_memory` says that both have one address space."""
+
+    child: int
+    shares_memory: bool
+
+
+@event("context_switch")
+@dataclass(frozen=True, slots=True)
+class ContextSwitch(Event):
+    """The processor goes on with another process. 0 is the kernel's own idle task."""
+
+    previous: int
+    next: int
+
+
+@event("cow")
+@dataclass(frozen=True, slots=True)
+class CopyOnWrite(Event):
+    """A page that others read, too, was written. `old` and `new` are frames; they are the same where nobody else
+    had it any more.
+    """
+
+    address: int
+    old: int
+    new: int

@@ -6,22 +6,29 @@ stack's top page exists from the start, because the kernel itself writes the arg
 
 from __future__ import annotations
 
+import errno
 import struct
-from typing import Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
 
 from emu.exceptions import InputError
 from emu.image import Image, Segment
-from emu.pte import PAGE_SIZE
+from emu.pte import PAGE_SHIFT, PAGE_SIZE, ErrorCode
 
 from .address_space import AddressSpace
-from .frames import FrameAllocator
+from .exceptions import Errno
 from .layout import MMAP_MIN_ADDR, STACK_TOP, TASK_SIZE, page_align
-from .memory import KernelMemory
-from .page_table import user_pte
-from .vma import Backing, Prot, Vma
+from .pte import pfn_of
+from .shmem import UnnamedFile, image_file
+from .vma import VmaFlag
 
-__all__ = ["load_image", "load_stack"]
+if TYPE_CHECKING:
+    from .kernel import Kernel
 
+__all__ = ["load_program"]
+
+Strings = Sequence[str]
+PAGE_MASK: Final = ~(PAGE_SIZE - 1)
 FIRST_STACK_PAGES: Final = 33
 """Pages of the stack's VMA at exec: 128 KiB below the arguments (setup_arg_pages in fs/exec.c)."""
 ARGUMENTS_LIMIT: Final = 32 << 10
@@ -42,63 +49,98 @@ class Auxv:
     GID: Final = 13
     EGID: Final = 14
     SECURE: Final = 23
+    HWCAP: Final = 16
+    CLKTCK: Final = 17
     RANDOM: Final = 25
+    EXECFN: Final = 31
 
 
-def _prot(segment: Segment) -> Prot:
-    flags = (
-        (segment.readable, Prot.READ),
-        (segment.writable, Prot.WRITE),
-        (segment.executable, Prot.EXEC),
-    )
-    return Prot(sum(flag for wanted, flag in flags if wanted))
+def _flags(segment: Segment) -> int:
+    flags = VmaFlag.MAY_ALL
+    flags |= VmaFlag.READ if segment.readable else 0
+    flags |= VmaFlag.WRITE if segment.writable else 0
+    return flags | (VmaFlag.EXEC if segment.executable else 0)
 
 
-def load_image(mm: AddressSpace, image: Image) -> None:
-    """Promise the segments of a program, and put the heap above them. Raises InputError for a place it cannot have."""
+def _encode(string: str) -> bytes:
+    return string.encode("utf-8", "surrogateescape") + b"\0"
+
+
+def load_program(kernel: Kernel, mm: AddressSpace, image: Image, argv: Strings, envp: Strings = ()) -> int:
+    """Promise a program's segments and its stack in an empty address space. Returns the first stack pointer.
+
+    Raises InputError for a place that a segment cannot have, Errno(ENOMEM).
+    """
+    load_image(kernel, mm, image)
+    return load_stack(kernel, mm, image, argv, envp)
+
+
+def load_image(kernel: Kernel, mm: AddressSpace, image: Image) -> None:
+    """Promise the segments of a program, and put the heap above them. Raises InputError, Errno(ENOMEM)."""
+    file = image_file(kernel.page_cache, image)
+    file.get()
+    base = min((s.va & PAGE_MASK for s in image.segments if s.data), default=0)
     top = MMAP_MIN_ADDR
-    for segment in image.segments:
-        if not segment.size:
-            continue
-        start, end = segment.va & ~(PAGE_SIZE - 1), page_align(segment.end)
-        if start < MMAP_MIN_ADDR or end > TASK_SIZE or mm.vmas.overlapping(start, end):
-            raise InputError(f"{image.path}: segment {segment.name} at {segment.va:#x} is outside the user half")
-        file_end = min(page_align(segment.va + len(segment.data)), end)
-        if segment.data:
-            backing = Backing(image.path, b"\0" * (segment.va - start) + segment.data)
-            mm.vmas.insert(Vma(start, file_end, _prot(segment), backing, name=image.path))
-        if file_end < end or not segment.data:
-            mm.vmas.insert(Vma(file_end if segment.data else start, end, _prot(segment)))
-        top = max(top, end)
+    try:
+        for segment in image.segments:
+            if segment.size:
+                _load_segment(kernel, mm, image, segment, file, base)
+                top = max(top, page_align(segment.end))
+    finally:
+        file.put()
     mm.heap_start = mm.heap_end = top
 
 
-def load_stack(
-    mm: AddressSpace, memory: KernelMemory, frames: FrameAllocator, image: Image, argv: tuple[str, ...]
-) -> int:
-    """Make the stack with argc, argv, envp and the auxiliary vector on it. Returns the first stack pointer."""
+def _load_segment(
+    kernel: Kernel, mm: AddressSpace, image: Image, segment: Segment, file: UnnamedFile, base: int
+) -> None:
+    """One part from the file, and behind it zeros (elf_load)."""
+    start, end = segment.va & PAGE_MASK, page_align(segment.end)
+    if start < MMAP_MIN_ADDR or end > TASK_SIZE or mm.vmas.overlapping(start, end):
+        raise InputError(f"{image.path}: segment {segment.name} at {segment.va:#x} is outside the user half")
+    flags = _flags(segment)
+    file_end = min(page_align(segment.va + len(segment.data)), end) if segment.data else start
+    if file_end > start:
+        offset = (start - base) >> PAGE_SHIFT
+        mm.map(start, file_end - start, flags, backing=file, page_offset=offset, fixed=True)
+    if file_end < end:
+        mm.map(file_end, end - file_end, flags, fixed=True)
+    data_end = segment.va + len(segment.data)
+    if segment.writable and segment.size > len(segment.data) and data_end % PAGE_SIZE and segment.data:
+        # The kernel itself clears the rest of the last page with data, and so faults it in (padzero).
+        result = kernel.faults.handle_page_fault(mm, data_end, int(ErrorCode.W | ErrorCode.U))
+        mm.faults_of_exec += result.resolved
+
+
+def load_stack(kernel: Kernel, mm: AddressSpace, image: Image, argv: Strings, envp: Strings = ()) -> int:
+    """Make the stack with argc, argv, envp and the auxiliary vector on it. Returns the first stack pointer.
+
+    Raises InputError for arguments that are too long, Errno(ENOMEM).
+    """
+    content, pointer = _first_stack(image, argv, envp)
     start = STACK_TOP - FIRST_STACK_PAGES * PAGE_SIZE
-    mm.vmas.insert(Vma(start, STACK_TOP, Prot.READ | Prot.WRITE, grows_down=True, name="[stack]"))
-    content, pointer = _first_stack(image, argv)
-    for page in range(pointer & ~(PAGE_SIZE - 1), STACK_TOP, PAGE_SIZE):
-        pte = mm.page_table.make_entry(page)
-        pfn = frames.allocate()
-        memory.clear_frame(pfn)
+    mm.map(start, STACK_TOP - start, VmaFlag.DATA | VmaFlag.GROWS_DOWN, fixed=True)
+    mm.stack_start = pointer
+    for page in range(pointer & PAGE_MASK, STACK_TOP, PAGE_SIZE):
+        if not kernel.faults.handle_page_fault(mm, page, int(ErrorCode.W | ErrorCode.U)).resolved:
+            raise Errno(errno.ENOMEM)
+        mm.faults_of_exec += 1
         first = max(page, pointer)
-        memory.write(pfn * PAGE_SIZE + first - page, content[first - pointer : page + PAGE_SIZE - pointer])
-        memory.store64(pte, user_pte(pfn, writable=True, executable=False, dirty=True))
+        pa = pfn_of(mm.page_table.lookup(page)) * PAGE_SIZE
+        kernel.memory.write(pa + first - page, content[first - pointer : page + PAGE_SIZE - pointer])
     return pointer
 
 
-def _first_stack(image: Image, argv: tuple[str, ...]) -> tuple[bytes, int]:
+def _first_stack(image: Image, argv: Strings, envp: Strings) -> tuple[bytes, int]:
     """The bytes at the top of the stack and the address of the first, where RSP will point (x86-64 ABI 3.4.1)."""
-    strings = [argument.encode("utf-8", "surrogateescape") + b"\0" for argument in argv]
+    strings = [_encode(string) for string in (*argv, *envp)]
     if sum(map(len, strings)) > ARGUMENTS_LIMIT:
         raise InputError(f"the arguments of {image.path} are longer than {ARGUMENTS_LIMIT} bytes")
-    path = image.path.encode("utf-8", "surrogateescape") + b"\0"
+    path = _encode(image.path)
     text = b"".join(strings) + path + bytes(8)  # Linux ends the stack with the path and a null word
     strings_va = STACK_TOP - len(text)
     random_va = (strings_va & ~0xF) - 16
+    path_va = STACK_TOP - 8 - len(path)
     pointers = []
     for string in strings:
         pointers.append(strings_va)
@@ -106,9 +148,9 @@ def _first_stack(image: Image, argv: tuple[str, ...]) -> tuple[bytes, int]:
     auxv = {
         **{Auxv.PHDR: image.phdr, Auxv.PHENT: 56, Auxv.PHNUM: image.phnum, Auxv.PAGESZ: PAGE_SIZE},
         **{Auxv.ENTRY: image.entry, Auxv.UID: 0, Auxv.EUID: 0, Auxv.GID: 0, Auxv.EGID: 0},
-        **{Auxv.SECURE: 0, Auxv.RANDOM: random_va},
+        **{Auxv.SECURE: 0, Auxv.RANDOM: random_va, Auxv.EXECFN: path_va, Auxv.CLKTCK: 100, Auxv.HWCAP: 0x0FABFBFF},
     }
-    words = [len(argv), *pointers, 0, 0]  # argc, argv, NULL, no environment, NULL
+    words = [len(argv), *pointers[: len(argv)], 0, *pointers[len(argv) :], 0]
     words += [number for pair in auxv.items() for number in pair] + [Auxv.NULL, 0]
     pointer = (random_va - 8 * len(words)) & ~0xF
     block = struct.pack(f"<{len(words)}Q", *words)

@@ -11,102 +11,235 @@
 
 from __future__ import annotations
 
+import errno
 from enum import Enum, auto
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from emu.pte import PAGE_SIZE, ErrorCode, Pte
 
 from .address_space import AddressSpace
+from .events import CopyOnWrite, PageFaultEvent
 from .exceptions import Errno
-from .frames import FrameAllocator
 from .layout import TASK_SIZE
-from .memory import KernelMemory
-from .page_table import user_pte
-from .vma import Prot, Vma
+from .oom import out_of_memory
+from .pte import SPECIAL, is_special, pfn_of, user_pte
+from .vma import AnonVma, Vma, VmaFlag
+
+if TYPE_CHECKING:
+    from .kernel import Kernel
+    from .process import Process
 
 __all__ = ["FaultHandler", "FaultResult"]
 
 PAGE_MASK: Final = ~(PAGE_SIZE - 1)
 WRITE, FETCH = int(ErrorCode.W), int(ErrorCode.I)
-WRITE_ALLOWED, EXEC_ALLOWED = int(Prot.WRITE), int(Prot.EXEC)
-PRESENT, WRITABLE, NO_EXECUTE = int(Pte.P), int(Pte.W), int(Pte.NX)
+PRESENT, WRITABLE, NO_EXECUTE, DIRTY = int(Pte.P), int(Pte.W), int(Pte.NX), int(Pte.D)
 
 
 class FaultResult(Enum):
     """How a page fault ended."""
 
     DEMAND_ZERO = auto()  # a new page of zeros
-    FILE = auto()  # a page with the content of its backing
+    ZERO_PAGE = auto()  # read before it was ever written: the zero page that all share
+    STACK_GROWTH = auto()  # a new page of a stack that was extended for it
+    FILE = auto()  # a page of a file, from the page cache
+    COPY_ON_WRITE = auto()  # a copy of a page that others read, too
+    REUSE = auto()  # nobody else has it any more: no copy needed
     SPURIOUS = auto()  # the entry already permits the access
     BAD_ADDRESS = auto()  # nothing was promised here: SIGSEGV, SEGV_MAPERR
     BAD_ACCESS = auto()  # promised, but not this: SIGSEGV, SEGV_ACCERR
+    BUS_ERROR = auto()  # beyond the end of the file: SIGBUS, BUS_ADRERR
     OUT_OF_MEMORY = auto()
 
-    @property
-    def resolved(self) -> bool:
+    def __init__(self, number: int) -> None:
+        self.resolved = number <= 7
         """Whether the access will succeed when it is repeated."""
-        return self in (FaultResult.DEMAND_ZERO, FaultResult.FILE, FaultResult.SPURIOUS)
+        self.copies = number in (5, 6)
 
 
 class FaultHandler:
-    """Handles the page faults of any address space; counts them by kind."""
+    """Handles the page faults of all processes; counts them by kind."""
 
-    def __init__(self, memory: KernelMemory, frames: FrameAllocator) -> None:
-        self._memory, self._frames = memory, frames
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel, self._manager = kernel, kernel.manager
+        self._memory, self._pages = kernel.memory, kernel.pages
         self.counts = {"minor": 0, "major": 0, "cow": 0, "protection": 0, "spurious": 0}
+
+    def handle(self, process: Process, address: int, error_code: int, rip: int) -> FaultResult:
+        """Handle a fault of a process, count it, tell listeners. Where memory is short, somebody dies for it."""
+        result = self.handle_page_fault(process.mm, address, error_code)
+        while result is FaultResult.OUT_OF_MEMORY and out_of_memory(self._kernel) is not process and process.alive:
+            result = self.handle_page_fault(process.mm, address, error_code)
+        if result.resolved:
+            process.minor_faults += 1
+        events = self._kernel.events
+        if events.wants("page_fault"):
+            events.emit(PageFaultEvent(self._kernel.now, process.pid, address, error_code, rip, result.name))
+        return result
+
+    def populate(self, process: Process, start: int, end: int) -> None:
+        """Deliver every promised page of a range now, as far as there is memory (mm_populate)."""
+        for vma in process.mm.vmas.overlapping(start, end):
+            if not vma.flags & VmaFlag.RIGHTS:
+                continue
+            # A private writable page is written, so that it need not be copied later (populate_vma_page_range).
+            write = vma.flags & (VmaFlag.WRITE | VmaFlag.SHARED) == VmaFlag.WRITE
+            code = int(ErrorCode.U) | (WRITE if write else 0)
+            for va in range(max(vma.start, start), min(vma.end, end), PAGE_SIZE):
+                if not process.mm.is_present(va) and not self.deliver(process, va, code).resolved:
+                    return
+
+    def deliver(self, process: Process, va: int, error_code: int) -> FaultResult:
+        """Fault a page in for a process that did not touch it itself (handle_mm_fault of get_user_pages)."""
+        result = self.handle_page_fault(process.mm, va, error_code)
+        process.minor_faults += result.resolved
+        return result
 
     def handle_page_fault(self, mm: AddressSpace, address: int, error_code: int) -> FaultResult:
         """Decide about one fault, and deliver the page if it was promised."""
         if address >= TASK_SIZE:
             return self._refuse(FaultResult.BAD_ADDRESS)
-        vma = mm.vmas.find(address) or mm.grow_stack(address)
+        vma, grown = mm.vmas.find(address), False
+        if vma is None:
+            vma, grown = mm.grow_stack(address), True
         if vma is None:
             return self._refuse(FaultResult.BAD_ADDRESS)
         if not access_permitted(vma, error_code):
             return self._refuse(FaultResult.BAD_ACCESS)
         try:
-            pte = mm.page_table.make_entry(address)
-            if entry_permits(self._memory.load64(pte), error_code):
-                self.counts["spurious"] += 1
-                return FaultResult.SPURIOUS
-            return self._deliver(pte, vma, address & PAGE_MASK, error_code)
-        except Errno:
-            return FaultResult.OUT_OF_MEMORY
+            result = self._handle_mm_fault(mm, vma, address & PAGE_MASK, error_code)
+        except Errno as error:
+            return FaultResult.BUS_ERROR if error.number == errno.EFAULT else FaultResult.OUT_OF_MEMORY
+        self._count(result)
+        return FaultResult.STACK_GROWTH if grown and result is FaultResult.DEMAND_ZERO else result
 
     def _refuse(self, result: FaultResult) -> FaultResult:
         self.counts["protection"] += 1
         return result
 
-    def _deliver(self, pte: int, vma: Vma, page: int, error_code: int) -> FaultResult:
-        """Allocate a frame, fill it, install its PTE at the physical address `pte`. Raises Errno(ENOMEM)."""
-        pfn = self._frames.allocate()
-        if vma.backing is None:
-            self._memory.clear_frame(pfn)
-        else:
-            content = vma.backing.page(vma.offset + page - vma.start, PAGE_SIZE)
-            self._memory.write(pfn * PAGE_SIZE, content)
-        prot = int(vma.prot)
-        writable, executable = prot & WRITE_ALLOWED != 0, prot & EXEC_ALLOWED != 0
-        dirty = error_code & WRITE != 0
-        self._memory.store64(pte, user_pte(pfn, writable=writable, executable=executable, dirty=dirty))
+    def _count(self, result: FaultResult) -> None:
         self.counts["minor"] += 1
-        return FaultResult.DEMAND_ZERO if vma.backing is None else FaultResult.FILE
+        if result.copies:
+            self.counts["cow"] += 1
+        elif result is FaultResult.SPURIOUS:
+            self.counts["spurious"] += 1
+
+    def _handle_mm_fault(self, mm: AddressSpace, vma: Vma, va: int, error_code: int) -> FaultResult:
+        """The entry says what is missing. Raises Errno: ENOMEM, or EFAULT beyond the end of a file."""
+        pte = mm.page_table.make_entry(va)
+        entry = self._memory.load64(pte)
+        if not entry:
+            if vma.backing is None:
+                return self._do_anonymous_page(mm, vma, va, pte, error_code)
+            return self._do_fault(mm, vma, va, pte, error_code)
+        if error_code & WRITE and not entry & WRITABLE:
+            return self._do_wp_page(mm, vma, va, pte, entry)
+        self._memory.store64(pte, entry | int(Pte.A) | (DIRTY if error_code & WRITE else 0))
+        return FaultResult.SPURIOUS
+
+    # --- anonymous memory -------------------------------------------------------------------------------------------
+
+    def _do_anonymous_page(self, mm: AddressSpace, vma: Vma, va: int, pte: int, error_code: int) -> FaultResult:
+        if not error_code & WRITE:
+            zero = user_pte(self._manager.zero_pfn, vma.flags) | SPECIAL
+            self._memory.store64(pte, zero)
+            return FaultResult.ZERO_PAGE
+        pfn = self._new_page(mm, vma, va)
+        self._memory.clear_frame(pfn)
+        self._memory.store64(pte, user_pte(pfn, vma.flags, dirty=True))
+        return FaultResult.DEMAND_ZERO
+
+    def _new_page(self, mm: AddressSpace, vma: Vma, va: int) -> int:
+        if vma.anon_vma is None:
+            _prepare_anon_vma(mm, vma)
+        return self._pages.allocate_mapped(mm, va)
+
+    # --- files ------------------------------------------------------------------------------------------------------
+
+    def _do_fault(self, mm: AddressSpace, vma: Vma, va: int, pte: int, error_code: int) -> FaultResult:
+        """A page of the page cache; a private one that is written is copied at once (do_cow_fault)."""
+        assert vma.backing is not None
+        cached = vma.backing.page(vma.index(va))
+        if cached is None:
+            raise Errno(errno.EFAULT)
+        if error_code & WRITE and not vma.flags & VmaFlag.SHARED:
+            pfn = self._new_page(mm, vma, va)
+            self._memory.copy_frame(pfn, cached)
+            self._memory.store64(pte, user_pte(pfn, vma.flags, dirty=True))
+            return FaultResult.FILE
+        self._pages.map(cached, mm, va)
+        writable = vma.flags & (VmaFlag.SHARED | VmaFlag.WRITE) == VmaFlag.SHARED | VmaFlag.WRITE
+        dirty = error_code & WRITE != 0
+        self._memory.store64(pte, user_pte(cached, vma.flags, writable=writable, dirty=dirty))
+        return FaultResult.FILE
+
+    # --- copy-on-write ----------------------------------------------------------------------------------------------
+
+    def _do_wp_page(self, mm: AddressSpace, vma: Vma, va: int, pte: int, entry: int) -> FaultResult:
+        """A write to a page that is mapped read-only, because others may see it."""
+        pfn, special = pfn_of(entry), is_special(entry)
+        if vma.flags & VmaFlag.SHARED or (not special and self._may_reuse(pfn)):
+            self._memory.store64(pte, user_pte(pfn, vma.flags, dirty=True))
+            self._tell_copy(va, pfn, pfn)
+            return FaultResult.REUSE
+        copy = self._new_page(mm, vma, va)
+        if special:
+            self._memory.clear_frame(copy)
+        else:
+            self._memory.copy_frame(copy, pfn)
+        # The old translation must be gone before the new one can be used (ptep_clear_flush), and the old frame is
+        # let go last: while the TLB still had it, this process could read it.
+        self._memory.store64(pte, 0)
+        self._manager.tlb.flush(mm, va, va + PAGE_SIZE, "cow")
+        self._memory.store64(pte, user_pte(copy, vma.flags, dirty=True))
+        if not special:
+            self._pages.unmap(pfn, mm, va)
+        self._tell_copy(va, pfn, copy)
+        return FaultResult.COPY_ON_WRITE
+
+    def _tell_copy(self, va: int, old: int, new: int) -> None:
+        kernel = self._kernel
+        if kernel.events.wants("cow"):
+            kernel.events.emit(CopyOnWrite(kernel.now, kernel.machine.pid, va, old, new))
+
+    def _may_reuse(self, pfn: int) -> bool:
+        """Whether nobody else has this anonymous page (wp_can_reuse_anon_folio)."""
+        if not self._pages.is_anonymous(pfn):
+            return False
+        if self._pages.is_exclusive(pfn):
+            return True
+        if self._pages.refcount(pfn) > 1:
+            return False
+        self._pages.set_exclusive(pfn, True)
+        return True
+
+
+def _prepare_anon_vma(mm: AddressSpace, vma: Vma) -> None:
+    """The first anonymous page of a VMA; a neighbour's mark is shared, so that the two can merge one day."""
+    lower, upper = mm.vmas.neighbours(vma)
+    for one, other, near in ((vma, upper, upper), (lower, vma, lower)):
+        if one is None or other is None or near is None or near.anon_vma is None:
+            continue
+        if not near.anon_vma.forked and _could_merge(one, other):
+            vma.anon_vma = near.anon_vma
+            return
+    vma.anon_vma = AnonVma()
+
+
+def _could_merge(lower: Vma, upper: Vma) -> bool:
+    """Whether two VMAs would be one if they had the same rights (anon_vma_compatible)."""
+    return (
+        lower.end == upper.start
+        and lower.backing is upper.backing
+        and not (lower.flags ^ upper.flags) & ~VmaFlag.RIGHTS
+        and lower.page_offset + lower.pages == upper.page_offset
+    )
 
 
 def access_permitted(vma: Vma, error_code: int) -> bool:
     """Whether the promise covers the access (access_error in arch/x86/mm/fault.c)."""
-    prot = int(vma.prot)
     if error_code & FETCH:
-        return prot & EXEC_ALLOWED != 0
+        return vma.flags & VmaFlag.EXEC != 0
     if error_code & WRITE:
-        return prot & WRITE_ALLOWED != 0
-    return prot != 0  # x86 cannot make a page writable or executable but not readable
-
-
-def entry_permits(entry: int, error_code: int) -> bool:
-    """Whether a PTE permits the access already: the TLB remembered an older one (spurious_kernel_fault's test)."""
-    if not entry & PRESENT:
-        return False
-    if error_code & WRITE and not entry & WRITABLE:
-        return False
-    return not (error_code & FETCH and entry & NO_EXECUTE)
+        return vma.flags & VmaFlag.WRITE != 0
+    return vma.flags & VmaFlag.RIGHTS != 0  # x86 cannot make a page writable or executable but not readable

@@ -26,51 +26,59 @@ from typing import Any, BinaryIO, Final
 from emu import Halt, InputError
 from emu.image import Image
 from emu.machine import Machine
-from emu.pte import CR3_NOFLUSH, PAGE_SHIFT, PAGE_SIZE, Cr4, ErrorCode
+from emu.pte import PAGE_SIZE
 from emu.walk_report import PageWalkReport, page_walk
 
 from .address_space import AddressSpace
-from .boot import PERCPU_TOP_OF_STACK, TIMER_VECTOR, boot
-from .events import ExecEvent, ExitEvent, PageFaultEvent, SignalEvent
+from .boot import boot
+from .events import ExecEvent
 from .exceptions import Errno, KernelPanic
-from .exec import load_image, load_stack
-from .fault import FaultHandler, FaultResult
+from .exec import load_program
+from .exit import do_exit, release
+from .fault import FaultHandler
 from .files import FilesStruct, FileSystem, PageCache
-from .layout import KERNEL_STACK_PAGES
+from .futex import Futexes
+from .layout import KERNEL_STACK_PAGES, TASK_SIZE
 from .process import KernelStack, Process, first_registers
-from .signals import SIGKILL, signal_name
+from .scheduler import Scheduler
+from .signal_delivery import send_signal
+from .signals import SIGKILL, SigInfo
 from .statistics import statistics
-from .traps import do_syscall_64 as _kernel_text  # noqa: F401 - registers the functions of kernel text
+from .traps import finish_syscall
 from .uaccess import UserMemory
-from .vma import Prot
 
 __all__ = ["Kernel", "Result"]
 
-HZ: Final = 250
-"""Timer interrupts a second (CONFIG_HZ of most distributions)."""
 MASK64: Final = (1 << 64) - 1
-RAX, RSP, RSI, RDI = 0, 4, 6, 7
+RAX, RSI, RDI = 0, 6, 7
+PID_MAX: Final = 32768
+"""Process numbers begin again here (pid_max_min... PID_MAX_DEFAULT in include/linux/threads.h)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How a run ended: `exit_code` or `signal` of the first process (both None if it did not end), and statistics."""
+    """How a run ended: `exit_code` or `signal` of the first process (both None if it did not end), and statistics.
+
+    `is_stuck` says that processes are left that all wait for something that cannot happen any more.
+    """
 
     exit_code: int | None
     signal: int | None
     halt: Halt
     processes: tuple[Process, ...]
     stats: dict[str, Any]
+    is_stuck: bool = False
 
 
 class Kernel:
     """An operating system on one machine.
 
-    `pcid` uses process-context identifiers where the CPU has them. `populate` delivers every promised page when a
-    program is loaded, so that nothing faults later. The guest's standard streams are `stdin`, `stdout` and `stderr`
-    (binary files; by default empty and discarded). `root` is a directory of the host's that the guest sees as `/`, and
-    `files` are files of the host's by guest path: read-only, unless the guest path ends with `:rw`; all else that the
-    guest writes stays in its memory. Raises InputError if the machine's RAM is too small, or a file cannot be read.
+    `pcid` uses process-context identifiers where the CPU has them, `asid` says how ("pcid", "flush", "stale"; see
+    asid.py). `populate` delivers every promised page when a program is loaded, so that nothing faults later. The
+    guest's standard streams are `stdin`, `stdout` and `stderr` (binary files; by default empty and discarded). `root`
+    is a directory of the host's that the guest sees as `/`, and `files` are files of the host's by guest path:
+    read-only, unless the guest path ends with `:rw`; everything else that the guest writes stays in its memory. Raises
+    InputError if the machine's RAM is too small, or a file cannot be read.
     """
 
     def __init__(
@@ -79,6 +87,7 @@ class Kernel:
         *,
         pti: bool = False,
         pcid: bool = True,
+        asid: str = "pcid",
         populate: bool = False,
         stdin: BinaryIO | None = None,
         stdout: BinaryIO | None = None,
@@ -91,27 +100,28 @@ class Kernel:
         self.machine, self.events = machine, machine.events
         self.stdin, self.stdout, self.stderr = (stream or io.BytesIO() for stream in (stdin, stdout, stderr))
         self._populate = populate
-        booted = boot(machine, pcid=pcid)
-        self.text, self.frames, self.memory = booted.text, booted.frames, booted.memory
-        self._init_page_table, self._percpu = booted.page_table, booted.percpu
-        self.page_cache = PageCache(self.memory, self.frames)
-        self.file_system = FileSystem(self, self.page_cache, self._nanoseconds, root, files or {})
+        booted = boot(machine, pcid=pcid, asid=asid)
+        self.text, self.percpu, self.manager = booted.text, booted.percpu, booted.manager
+        self.frames, self.memory, self.pages = booted.manager.frames, booted.manager.memory, booted.manager.pages
+        self.page_cache = PageCache(self.memory, self.pages, self.frames.total // 2)
+        self.file_system = FileSystem(self, self.page_cache, self.nanoseconds, root, files or {})
         self.knobs: dict[str, int] = {}
         self.random = random.Random(1)
         self.user = UserMemory(machine, self._fault_in)
-        self.faults = FaultHandler(self.memory, self.frames)
+        self.faults = FaultHandler(self)
+        self.futexes = Futexes(self)
+        self.scheduler = Scheduler(self, finish_syscall)
         self.processes: list[Process] = []
-        self._ready: list[Process] = []
-        self._current: Process | None = None
+        self._pids: dict[int, Process] = {}
+        self._last_pid = 0
         self.held: Process | None = None  # ended, but its memory is kept for people to look at
-        self._hold_first = False
-        self._instructions_before = 0
-        self.context_switches = 0
-        self.jiffies = 0
+        self._hold_first = self._started = False
+        self.oom_kills = 0
         self.boot_frames = self.frames.used
+        self._boot_tables = self.manager.kernel_half.table_count
         machine.monitor = self._enter_function
 
-    # --- for people -----------------------------------------------------------------------------------------------
+    # --- for people -------------------------------------------------------------------------------------------------
 
     def on(self, name: str, callback: Callable[[Any], object] | None = None, *, once: bool = False) -> Any:
         """Subscribe to an event, as a decorator or with a callback; `once` for the first one only.
@@ -127,19 +137,38 @@ class Kernel:
         """The model's clock in cycles."""
         return self.machine.clock.now
 
+    def nanoseconds(self) -> int:
+        """The model's time since boot."""
+        return self.now * 1000 // self.machine.profile.cpu.frequency_mhz
+
+    def cycles(self, nanoseconds: int) -> int:
+        """So much of the model's time in cycles."""
+        return nanoseconds * self.machine.profile.cpu.frequency_mhz // 1000
+
     @property
     def current(self) -> Process:
         """The process that runs now. Raises KernelPanic if there is none."""
-        if self._current is None:
+        if self.scheduler.current is None:
             raise KernelPanic("no process is running")
-        return self._current
+        return self.scheduler.current
 
     def process(self, pid: int) -> Process:
         """The process with a number. Raises InputError."""
-        for process in self.processes:
-            if process.pid == pid:
-                return process
-        raise InputError(f"there is no process {pid}")
+        process = self.find(pid)
+        if process is None:
+            raise InputError(f"there is no process {pid}")
+        return process
+
+    def find(self, pid: int) -> Process | None:
+        """The process with a number that lives or is a zombie; else the last one that had it."""
+        if pid in self._pids:
+            return self._pids[pid]
+        return next((process for process in reversed(self.processes) if process.pid == pid), None)
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Numbers that are in use."""
+        return tuple(self._pids)
 
     def page_walk(self, process: Process, va: int) -> PageWalkReport:
         """The page walk of an address in a process, without any effect."""
@@ -148,14 +177,15 @@ class Kernel:
     def symbolize(self, va: int) -> str:
         """A kernel or user address as `symbol+offset`."""
         if va < 1 << 63:
-            return self._current.image.symbolize(va) if self._current else f"{va:#x}"
+            current = self.scheduler.current
+            return current.image.symbolize(va) if current else f"{va:#x}"
         function = self.text.functions.get(va & ~(PAGE_SIZE - 1))
         if function is not None:
             offset = va % PAGE_SIZE
             return f"{function.name}+{offset:#x}" if offset else function.name
         return self.text.image.symbolize(va)
 
-    # --- processes ------------------------------------------------------------------------------------------------
+    # --- processes --------------------------------------------------------------------------------------------------
 
     def spawn(self, image: Image, argv: Sequence[str] | None = None) -> Process:
         """Make a process that will run a program.
@@ -171,102 +201,122 @@ class Kernel:
 
     def _spawn(self, image: Image, arguments: tuple[str, ...]) -> Process:
         """Raises InputError and Errno(ENOMEM), with nothing allocated."""
-        pid = len(self.processes) + 1
-        mm = AddressSpace(self.machine, self.memory, self.frames, self._init_page_table)
+        mm = AddressSpace(self.manager)
         try:
-            load_image(mm, image)
-            stack_pointer = load_stack(mm, self.memory, self.frames, image, arguments)
-            stack = self._new_stack(pid)
+            pointer = load_program(self, mm, image, arguments)
+            stack = self.new_stack()
         except (InputError, Errno):
             mm.destroy()
             raise
-        process = Process(pid, image, mm, stack, FilesStruct.new(self), arguments)
-        self.memory.write_va(process.registers_va, first_registers(image.entry, stack_pointer))
-        self.processes.append(process)
-        self._ready.append(process)
+        thread = self.scheduler.new_thread(self.text.symbols["ret_from_fork"])
+        process = Process(self.new_pid(), image, mm, stack, thread, FilesStruct.new(self), arguments)
+        process.minor_faults = mm.faults_of_exec
+        self.memory.write_va(process.registers_va, first_registers(image.entry, pointer))
+        self.add(process)
         if self._populate:
-            for vma in mm.vmas:
-                self.populate(process, vma.start, vma.end)
+            self.faults.populate(process, 0, TASK_SIZE)
         if self.events.wants("exec"):
-            self.events.emit(ExecEvent(self.now, pid, image.path, image.entry))
+            self.events.emit(ExecEvent(self.now, process.pid, image.path, image.entry))
         return process
 
-    def _new_stack(self, pid: int) -> KernelStack:
-        if self.frames.free_frames < KERNEL_STACK_PAGES + 1:  # one may become a page table
-            raise Errno(errno.ENOMEM)
-        pfns = tuple(self.frames.allocate() for _ in range(KERNEL_STACK_PAGES))
-        stack = KernelStack(pid, pfns)
-        for va, entry in stack.pages():
-            self._init_page_table.install(va, entry)
-            self.memory.clear_frame((entry >> PAGE_SHIFT) & 0xF_FFFF_FFFF)
-        return stack
+    def add(self, process: Process) -> None:
+        """A new process has its number and its turn."""
+        self.processes.append(process)
+        self._pids[process.pid] = process
+        if process.parent is not None:
+            process.parent.children.append(process)
+        self.scheduler.start(process)
 
-    def _free_stack(self, stack: KernelStack) -> None:
-        for va, _ in stack.pages():
-            self._init_page_table.clear(va)
-            self.machine.invlpg(va)
-        for pfn in stack.pfns:
-            self.frames.free(pfn)
+    def new_pid(self) -> int:
+        """A number that nobody has (alloc_pid). Raises Errno(EAGAIN)."""
+        for _ in range(PID_MAX):
+            self._last_pid = self._last_pid % PID_MAX + 1
+            if self._last_pid not in self._pids:
+                return self._last_pid
+        raise Errno(errno.EAGAIN)
 
-    def populate(self, process: Process, start: int, end: int) -> None:
-        """Deliver every promised page of a range now, as far as there is memory (mm_populate)."""
-        for vma in process.mm.vmas.overlapping(start, end):
-            if not vma.prot:
-                continue
-            code = ErrorCode.U | (ErrorCode.W if vma.prot & Prot.WRITE else 0)
-            for page in range(max(vma.start, start), min(vma.end, end), PAGE_SIZE):
-                if process.mm.is_present(page):
-                    continue
-                if not self.faults.handle_page_fault(process.mm, page, code).resolved:
-                    return
+    def free_pid(self, process: Process) -> None:
+        """Nobody asks for this number any more."""
+        self._pids.pop(process.pid, None)
 
-    def exit(self, process: Process, code: int) -> None:
-        """End a process with an exit code."""
-        process.exit_code = code
-        self._end(process)
+    def new_stack(self) -> KernelStack:
+        """A kernel stack in the vmalloc area. Raises Errno(ENOMEM)."""
+        return KernelStack(self.manager.vmalloc.allocate(KERNEL_STACK_PAGES))
 
-    def kill(self, process: Process, signal: int, address: int | None = None) -> None:
-        """End a process by a signal."""
-        if self.events.wants("signal"):
-            self.events.emit(SignalEvent(self.now, process.pid, signal, signal_name(signal), address))
-        process.signal = signal
-        self._end(process)
+    def free_stack(self, stack: KernelStack) -> None:
+        """Give back a kernel stack."""
+        self.manager.vmalloc.free(stack.bottom)
+
+    def release_mm(self, mm: AddressSpace) -> None:
+        """One user of an address space less; the last one takes it away (mmput)."""
+        mm.users -= 1
+        if mm.users == 0:
+            mm.destroy()
+
+    def end(self, process: Process, *, code: int | None = None, signal: int | None = None) -> None:
+        """End a process with all its threads."""
+        self.end_other_threads(process)
+        do_exit(self, process, code=code, signal=signal)
+
+    def end_other_threads(self, process: Process) -> None:
+        """End all threads of a process but one (de_thread)."""
+        for thread in list(self._pids.values()):
+            if thread.tgid == process.tgid and thread is not process and thread.alive:
+                do_exit(self, thread, code=0)
 
     def send_signal(self, process: Process, number: int) -> None:
-        """Send a signal; as nothing can handle one yet, it ends the process."""
-        self.kill(process, number)
+        """Send a signal from the kernel itself."""
+        send_signal(self, process, SigInfo(number))
 
-    def _end(self, process: Process) -> None:
-        """Free what a process had, and let the next one run."""
-        self._account(process)
-        if self.events.wants("exit"):
-            self.events.emit(ExitEvent(self.now, process.pid, process.exit_code, process.signal))
-        if self._hold_first and process is self.processes[0]:
-            self.held = process
-            self.machine.stop()
-            return
-        self._release(process)
-        self._schedule()
+    def end_thread(self, process: Process, code: int) -> None:
+        """End one thread; the others go on."""
+        do_exit(self, process, code=code)
 
-    def _release(self, process: Process) -> None:
-        """Leave the address space before it goes, then free it."""
-        self._activate(None)
-        process.files.close_all()
-        process.mm.destroy()
-        self._free_stack(process.stack)
+    def living(self, pid: int) -> Process | None:
+        """The process with a number, if it has not ended."""
+        process = self._pids.get(pid)
+        return process if process is not None and process.alive else None
+
+    def holds(self, process: Process) -> bool:
+        """Whether a process that ends shall keep its memory, for people to look at."""
+        return self._hold_first and process is self.processes[0]
 
     def close(self) -> None:
         """End every process that is still there; afterwards nothing is allocated that was not after boot."""
         with self._kernel_mode():
+            self._hold_first = False
             for process in self.processes:
                 if process.alive:
                     process.signal = SIGKILL
-                    self._release(process)
+                    self.scheduler.forget(process)
+                    release(self, process)
+                self.free_pid(process)
             if self.held is not None:
-                self._release(self.held)
+                release(self, self.held)
                 self.held = None
             self.file_system.close()
-        self._ready.clear()
+
+    @property
+    def leaked_frames(self) -> int:
+        """Frames that are allocated now and that nobody can account for."""
+        spaces = {process.mm for process in self.processes if process.alive or process is self.held}
+        stacks = sum(pages for _, pages in self.manager.vmalloc.areas)
+        tables = sum(mm.page_table.table_count for mm in spaces)
+        tables += self.manager.kernel_half.table_count - self._boot_tables
+        return self.frames.used - self.boot_frames - stacks - tables - self.page_cache.pages - self.pages.anonymous
+
+    def leaks(self) -> dict[str, int]:
+        """What is still there after `close`, by kind: nothing, if the kernel counts right."""
+        left = {
+            "frames": self.leaked_frames,
+            "page cache": self.page_cache.pages,
+            "reverse mappings": self.pages.mapped_frames,
+            "anonymous pages": self.pages.anonymous,
+            "pids": len(self._pids),
+            "committed pages": self.manager.overcommit.committed,
+            "vmalloc areas": len(self.manager.vmalloc.areas),
+        }
+        return {name: count for name, count in left.items() if count}
 
     @contextmanager
     def _kernel_mode(self) -> Iterator[None]:
@@ -277,44 +327,6 @@ class Kernel:
             yield
         finally:
             self.machine.set_cpl(cpl)
-
-    # --- scheduling: one after the other, for now -------------------------------------------------------------------
-
-    def _schedule(self) -> None:
-        """Give the processor to the next process, or stop the machine when there is none."""
-        if not self._ready:
-            self.machine.stop()
-            return
-        process = self._ready.pop(0)
-        self.context_switches += 1
-        self._activate(process)
-        cpu = self.machine.cpu
-        cpu.gprs[RSP] = process.registers_va
-        cpu.rip = self.text.symbols["ret_from_fork"]
-
-    def _activate(self, process: Process | None) -> None:
-        """Switch the address space (switch_mm) and the kernel stack; None is the kernel's own."""
-        if self._current is not None:
-            self._current.mm.is_active = False
-        self._current = process
-        self.machine.pid = process.pid if process else 0
-        page_table = process.mm.page_table if process else self._init_page_table
-        tagged = bool(self.machine.control.cr4 & Cr4.PCIDE)
-        # A process's PCID is its number: fresh, so nothing of it can be in the TLB. The kernel's own is 0.
-        value = page_table.pgd | (process.pid if process and tagged else 0)
-        self.machine.write_cr3(value | (CR3_NOFLUSH if tagged and process is None else 0))
-        if process is not None:
-            process.mm.is_active = True
-            self.memory.store_va(self._percpu + PERCPU_TOP_OF_STACK, process.stack.top)
-            self._instructions_before = self.machine.retired(3)[0]
-
-    def tick(self) -> None:
-        """The timer fired: count it and ask for the next one."""
-        self.jiffies += 1
-        self._start_timer()
-
-    def _start_timer(self) -> None:
-        self.machine.set_timer(self.machine.profile.cpu.frequency_mhz * 1_000_000 // HZ, TIMER_VECTOR)
 
     # --- running ----------------------------------------------------------------------------------------------------
 
@@ -330,50 +342,27 @@ class Kernel:
         if until is not None:
             self.machine.stop_before(first.image.address_of(until))
         self._hold_first = before_exit
-        if self._current is None:
-            self._start_timer()
-            self._schedule()
-        halt = self.machine.run()
-        if self._current is not None and self._current.alive:
-            self._account(self._current)
-        return Result(first.exit_code, first.signal, halt, tuple(self.processes), statistics(self))
-
-    def _account(self, process: Process) -> None:
-        total = self.machine.retired(3)[0]
-        process.instructions += total - self._instructions_before
-        self._instructions_before = total
+        halt = Halt.STOPPED
+        if not self._started or self.scheduler.current is None:
+            self._started = True
+            self.scheduler.start_timer()
+            self.scheduler.schedule()
+        if self.scheduler.current is not None:
+            halt = self.machine.run()
+        self.scheduler.account()
+        stuck = self.scheduler.is_stuck
+        return Result(first.exit_code, first.signal, halt, tuple(self.processes), statistics(self), stuck)
 
     def _enter_function(self, rip: int) -> None:
         """Execution reached a Python function in kernel text."""
         function = self.text.at(rip)
         self.machine.charge("kernel_work", function.cycles)
+        self.scheduler.has_run = True
         gprs = self.machine.cpu.gprs
         result = function.body(self, gprs[RDI], gprs[RSI])
         if result is not None and self.machine.cpu.rip == rip:
             gprs[RAX] = result & MASK64
 
-    # --- faults -----------------------------------------------------------------------------------------------------
-
-    def handle_page_fault(self, address: int, error_code: int, rip: int) -> FaultResult:
-        """Handle a fault of the current process, count it, tell listeners."""
-        process = self.current
-        result = self.faults.handle_page_fault(process.mm, address, error_code)
-        if result in (FaultResult.DEMAND_ZERO, FaultResult.FILE):
-            process.minor_faults += 1
-        if self.events.wants("page_fault"):
-            self.events.emit(PageFaultEvent(self.now, process.pid, address, error_code, rip, result.name))
-        return result
-
     def _fault_in(self, address: int, error_code: int) -> bool:
         """A fault of the kernel on user memory."""
-        return self.handle_page_fault(address, error_code, self.machine.cpu.rip).resolved
-
-    # --- small services for system calls ------------------------------------------------------------------------------
-
-    def _nanoseconds(self) -> int:
-        """The model's time since boot."""
-        return self.now * 1000 // self.machine.profile.cpu.frequency_mhz
-
-    def count_syscall(self, process: Process, name: str) -> None:
-        """Count a system call of a process."""
-        process.syscalls[name] = process.syscalls.get(name, 0) + 1
+        return self.faults.handle(self.current, address, error_code, self.machine.cpu.rip).resolved

@@ -4,6 +4,7 @@
     00007ffffffff000  end of the user half (TASK_SIZE)
     ffff888000000000  direct map: all RAM, with 2 MiB pages
     ffffc90000000000  vmalloc area: kernel stacks, with a guard page below each
+    ffffea0000000000  vmemmap: a struct page of 64 bytes for every frame
     fffffe0000000000  cpu_entry_area: IDT, GDT, entry stack, TSS, exception stacks
     ffffffff81000000  kernel text
 
@@ -25,6 +26,7 @@ __all__ = [
     "STACK_TOP",
     "TASK_SIZE",
     "VMALLOC",
+    "VMEMMAP",
     "Selector",
     "direct_map",
     "page_align",
@@ -44,6 +46,7 @@ MMAP_BASE: Final = STACK_TOP - STACK_GAP
 
 DIRECT_MAP: Final = 0xFFFF_8880_0000_0000
 VMALLOC: Final = 0xFFFF_C900_0000_0000
+VMEMMAP: Final = 0xFFFF_EA00_0000_0000
 CPU_ENTRY_AREA: Final = 0xFFFF_FE00_0000_0000
 KERNEL_TEXT: Final = 0xFFFF_FFFF_8100_0000
 

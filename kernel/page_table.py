@@ -16,26 +16,14 @@ from emu.pte import ADDRESS_MASK, INDEX_MASK, PAGE_SHIFT, Pte
 from .frames import FrameAllocator
 from .memory import PhysicalMemory
 
-__all__ = ["PageTable", "user_pte"]
+__all__ = ["PageTable"]
 
 TOP_LEVEL: Final = 4
 KERNEL_HALF: Final = 256
 """First PGD entry of the kernel's half."""
-P, W, U, A, D, NX = (int(flag) for flag in (Pte.P, Pte.W, Pte.U, Pte.A, Pte.D, Pte.NX))
+P, W, U, A = (int(flag) for flag in (Pte.P, Pte.W, Pte.U, Pte.A))
 _USER_TABLE: Final = P | W | U | A
 _KERNEL_TABLE: Final = P | W | A
-
-
-def user_pte(pfn: int, *, writable: bool, executable: bool, dirty: bool = False) -> int:
-    """A leaf for a user page (_PAGE_ACCESSED as mk_pte sets it)."""
-    flags = P | U | A
-    if writable:
-        flags |= W
-    if dirty:
-        flags |= D
-    if not executable:
-        flags |= NX
-    return pfn << PAGE_SHIFT | flags
 
 
 class PageTable:
@@ -43,7 +31,7 @@ class PageTable:
 
     def __init__(self, memory: PhysicalMemory, frames: FrameAllocator, kernel_half: PageTable | None = None) -> None:
         self.memory, self._frames = memory, frames
-        self._tables: list[int] = []  # frames of this PGD and the tables it made, to free them
+        self._tables: dict[int, None] = {}  # frames of this PGD and the tables it made, to free them
         self.pgd = self._new_table()
         if kernel_half is not None:
             self._inherit(kernel_half)
@@ -55,7 +43,7 @@ class PageTable:
 
     def _new_table(self) -> int:
         pfn = self._frames.allocate()
-        self._tables.append(pfn)
+        self._tables[pfn] = None
         self.memory.clear_frame(pfn)
         return pfn << PAGE_SHIFT
 
@@ -103,15 +91,15 @@ class PageTable:
         return entry
 
     @staticmethod
-    def _present(memory: PhysicalMemory, table: int, indices: range) -> Iterator[tuple[int, int]]:
-        """(index, entry) of the present entries among consecutive ones of a table."""
+    def _used(memory: PhysicalMemory, table: int, indices: range) -> Iterator[tuple[int, int]]:
+        """(index, entry) of the entries among consecutive ones of a table that hold anything."""
         data = memory.read(table + 8 * indices.start, 8 * len(indices))
         for index, (entry,) in zip(indices, struct.iter_unpack("<Q", data), strict=True):
-            if entry & P:
+            if entry:
                 yield index, entry
 
     def leaves(self, start: int, end: int, memory: PhysicalMemory | None = None) -> Iterator[tuple[int, int, int]]:
-        """(va, PTE, physical address of the PTE) of every present 4 KiB user page from `start` up to `end`.
+        """(va, PTE, physical address of the PTE) of every PTE from `start` up to `end` that holds anything.
 
         Missing tables are skipped. With a `memory` of their own, people look without being seen: nothing is
         translated or counted.
@@ -124,15 +112,40 @@ class PageTable:
         shift = 3 + 9 * level
         first = max(start - base, 0) >> shift
         last = min((end - base + (1 << shift) - 1) >> shift, INDEX_MASK + 1)
-        for index, entry in self._present(memory, table, range(first, last)):
+        for index, entry in self._used(memory, table, range(first, last)):
             va = base + (index << shift)
             if level == 1:
                 yield va, entry, table + 8 * index
             else:
                 yield from self._leaves(memory, entry & ADDRESS_MASK, level - 1, va, start, end)
 
-    def free_user_half(self) -> None:
-        """Free every table of the user half and the PGD; the pages themselves must be gone already."""
-        for pfn in self._tables:
+    def unlink_tables(self, floor: int, ceiling: int) -> list[int]:
+        """Take out every table that serves nothing outside `floor` to `ceiling`; the pages are gone already.
+
+        Returns their frames. They are freed with `free_tables` when the TLB has forgotten them.
+        """
+        found: list[int] = []
+        self._unlink(self.pgd, TOP_LEVEL, 0, floor, ceiling, found)
+        return found
+
+    def _unlink(self, table: int, level: int, base: int, floor: int, ceiling: int, found: list[int]) -> None:
+        shift = 3 + 9 * level
+        first = max(floor - base, 0) >> shift
+        last = min((ceiling - base + (1 << shift) - 1) >> shift, KERNEL_HALF if level == TOP_LEVEL else INDEX_MASK + 1)
+        for index, entry in list(self._used(self.memory, table, range(first, last))):
+            va, below = base + (index << shift), entry & ADDRESS_MASK
+            if level > 2:
+                self._unlink(below, level - 1, va, floor, ceiling, found)
+            if floor <= va and va + (1 << shift) <= ceiling:
+                self.memory.store64(table + 8 * index, 0)
+                found.append(below >> PAGE_SHIFT)
+
+    def free_tables(self, tables: list[int]) -> None:
+        """Free tables that were taken out."""
+        for pfn in tables:
+            del self._tables[pfn]
             self._frames.free(pfn)
-        self._tables.clear()
+
+    def free(self) -> None:
+        """Free the PGD and every table of the user half; the pages themselves must be gone already."""
+        self.free_tables(list(self._tables))

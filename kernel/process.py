@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from enum import Enum, auto
+from pathlib import PurePosixPath
+from typing import Any, Final
 
 from emu.image import Image
-from emu.pte import PAGE_SHIFT, PAGE_SIZE, Pte, Rflags
+from emu.pte import PAGE_SIZE, Rflags
 
 from .address_space import AddressSpace
 from .files import FilesStruct
-from .layout import KERNEL_STACK_PAGES, VMALLOC, Selector
+from .layout import KERNEL_STACK_PAGES, Selector
+from .limits import Limits
 from .memory import KernelMemory
+from .signals import SIGCHLD, Signals
+from .wait import Wait, WaitQueue
 
-__all__ = ["PT_REGS", "KernelStack", "Process", "Registers"]
+__all__ = ["PT_REGS", "KernelStack", "Process", "Registers", "State", "Thread"]
 
 PT_REGS: Final = (
     *("r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8"),
@@ -48,48 +54,101 @@ class Registers:
 
 @dataclass(frozen=True, slots=True)
 class KernelStack:
-    """Pages in the vmalloc area, above an unmapped guard page. `top` is the first address beyond."""
+    """Pages in the vmalloc area, above an unmapped guard page."""
 
-    number: int
-    pfns: tuple[int, ...]
-
-    @property
-    def bottom(self) -> int:
-        """Lowest address."""
-        return VMALLOC + self.number * (KERNEL_STACK_PAGES + 1) * PAGE_SIZE + PAGE_SIZE
+    bottom: int
 
     @property
     def top(self) -> int:
         """The first address beyond."""
         return self.bottom + KERNEL_STACK_PAGES * PAGE_SIZE
 
-    def pages(self) -> list[tuple[int, int]]:
-        """(va, PTE) of its pages."""
-        flags = Pte.P | Pte.W | Pte.A | Pte.D | Pte.NX
-        return [(self.bottom + i * PAGE_SIZE, pfn << PAGE_SHIFT | flags) for i, pfn in enumerate(self.pfns)]
+
+class State(Enum):
+    """What a process is doing (TASK_RUNNING and so on, include/linux/sched.h)."""
+
+    READY = auto()  # runs, or waits for its turn
+    SLEEPING = auto()  # waits for an event
+    STOPPED = auto()  # by a signal, until SIGCONT
+    ZOMBIE = auto()  # ended; its parent has not asked yet
+    DEAD = auto()
 
 
-@dataclass
+@dataclass(slots=True)
+class Thread:
+    """What the processor must know to go on with a process that was left in the kernel (thread_struct).
+
+    `context` has all registers of the processor but RIP, the floating-point ones among them.
+    """
+
+    rip: int
+    context: Any
+    user_gs_base: int = 0
+
+
+@dataclass(eq=False)
 class Process:
-    """One process. `exit_code` and `signal` are None while it lives; then exactly one of them is set."""
+    """One process. `exit_code` and `signal` are None while it lives; then exactly one of them is set.
+
+    `tgid` is the process that a thread belongs to, its own pid for the first. `work` is set when there is something
+    to do before it goes back to user mode (TIF flags).
+    """
 
     pid: int
     image: Image
     mm: AddressSpace
     stack: KernelStack
+    thread: Thread
     files: FilesStruct
     arguments: tuple[str, ...] = ()
+    parent: Process | None = None
+    tgid: int = 0
+    limits: Limits = field(default_factory=Limits)
+    signals: Signals = field(default_factory=Signals)
+    children: list[Process] = field(default_factory=list)
+    child_ended: WaitQueue = field(default_factory=WaitQueue)
+    state: State = State.READY
+    wait: Wait | None = None
+    waker: Callable[[], None] = lambda: None
+    work: bool = False
+    syscall: int = 0  # the system call that it made last
+    keeps_registers: bool = False  # its system call replaced all registers (exec, sigreturn): no answer in RAX
+    interrupted: int = 0  # the -ERESTART code with which a signal ended its system call
+    stopped_by: int = 0  # the signal that stopped it, until its parent asked
+    need_resched: bool = False
+    vfork_done: WaitQueue | None = None
+    set_child_tid: int = 0  # where it writes its number before it runs first
+    clear_child_tid: int = 0
+    group: int = 0
+    session: int = 0
+    own_name: str = ""
+    exit_signal: int = SIGCHLD
     exit_code: int | None = None
     signal: int | None = None
     minor_faults: int = 0
     major_faults: int = 0
+    children_minor_faults: int = 0
+    children_major_faults: int = 0
     instructions: int = 0
+    cycles: int = 0
+    switches: int = 0
     syscalls: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.tgid = self.tgid or self.pid
+        self.group = self.group or self.tgid
+        self.session = self.session or self.group
+        self.mm.limits = self.limits
 
     @property
     def alive(self) -> bool:
         """Whether it has not ended yet."""
         return self.exit_code is None and self.signal is None
+
+    @property
+    def name(self) -> str:
+        """Its name in /proc (task->comm): 15 characters of the program's."""
+        return self.own_name or PurePosixPath(self.image.path).name[:15]
 
     @property
     def registers_va(self) -> int:

@@ -29,10 +29,10 @@ def statistics(kernel: Kernel) -> dict[str, Any]:
         "walk": _walk(kernel),
         "faults": dict(kernel.faults.counts),
         "swap": {"in": 0, "out": 0},
-        "frames": {"peak": kernel.frames.peak, "leaked": kernel.frames.used - kernel.boot_frames - _owned(kernel)},
+        "frames": {"peak": kernel.frames.peak, "leaked": kernel.leaked_frames},
         "cr3_writes": dict(machine.cr3_writes),
         "syscalls": _syscalls(kernel.processes),
-        "context_switches": kernel.context_switches,
+        "context_switches": kernel.scheduler.switches,
         "processes": [_process(process) for process in kernel.processes],
     }
 
@@ -90,9 +90,3 @@ def _process(process: Process) -> dict[str, Any]:
         "major": process.major_faults,
         "instructions": process.instructions,
     }
-
-
-def _owned(kernel: Kernel) -> int:
-    """Frames that processes which are still there, and files, own by right."""
-    living = [process for process in kernel.processes if process.alive or process is kernel.held]
-    return sum(process.mm.frames_owned() + len(process.stack.pfns) for process in living) + kernel.page_cache.pages

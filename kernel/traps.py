@@ -15,18 +15,35 @@ from .events import SyscallEvent, SyscallExit
 from .exceptions import Errno, KernelPanic
 from .fault import FaultResult
 from .layout import Selector
-from .process import Registers
-from .signals import FAULT_SIGNALS, SIGKILL, SIGSEGV
+from .process import Process, Registers
+from .signal_delivery import RESTARTS, force_signal
+from .signals import (
+    BUS_ADRERR,
+    FAULT_SIGNALS,
+    SEGV_ACCERR,
+    SEGV_MAPERR,
+    SIGBUS,
+    SIGSEGV,
+    WITH_ADDRESS,
+    SigInfo,
+)
 from .syscalls import syscall_at
 from .wait import Wait
 
 if TYPE_CHECKING:
     from .kernel import Kernel
 
-__all__ = ["do_syscall_64", "exc_page_fault"]
+__all__ = ["do_syscall_64", "exc_page_fault", "finish_syscall"]
 
 MASK64: Final = (1 << 64) - 1
 USER: Final = int(ErrorCode.U)
+PAGE_FAULT: Final = 14
+WITH_ERROR_CODE: Final = frozenset({10, 11, 12, 13, 17})
+_FAULT_SIGNAL: Final = {
+    FaultResult.BAD_ADDRESS: (SIGSEGV, SEGV_MAPERR),
+    FaultResult.BAD_ACCESS: (SIGSEGV, SEGV_ACCERR),
+    FaultResult.BUS_ERROR: (SIGBUS, BUS_ADRERR),
+}
 SYSCALL_WORK: Final = 20
 """Cycles of do_syscall_64 itself. Assumption: some 60 instructions between the entry code and the call's own body."""
 FAULT_WORK: Final = 120
@@ -38,50 +55,58 @@ whole software part of a Haswell zero-page fault (2014); the other half is in th
 def do_syscall_64(kernel: Kernel, regs_va: int, number: int) -> int:
     """Dispatch a system call. Returns 1 if SYSRET may be used to go back."""
     process = kernel.current
-    regs = Registers(kernel.memory, regs_va)
     call = syscall_at(number)
     name = call.name if call else f"syscall_{number}"
-    kernel.count_syscall(process, name)
-    arguments = regs.arguments()
+    process.syscalls[name] = process.syscalls.get(name, 0) + 1
+    process.syscall = number
+    arguments = Registers(kernel.memory, regs_va).arguments()
     if kernel.events.wants("syscall"):
         used = arguments[: call.arity] if call else arguments
         kernel.events.emit(SyscallEvent(kernel.now, process.pid, number, name, used))
     try:
-        result = _completed(call.body(kernel, *arguments[: call.arity])) if call else -errno.ENOSYS
+        answer = call.body(kernel, *arguments[: call.arity]) if call else -errno.ENOSYS
+        result = answer.attempt() if isinstance(answer, Wait) else answer
+        if result is None and isinstance(answer, Wait):
+            kernel.scheduler.block(process, answer)
     except Errno as error:
         result = -error.number
-    if not process.alive:
+    if process.alive and result is not None:
+        finish_syscall(kernel, process, result)
+    if not process.work:
         return 1
-    regs["rax"] = result & MASK64
+    kernel.scheduler.return_to_user()
+    return 0
+
+
+def finish_syscall(kernel: Kernel, process: Process, result: int) -> None:
+    """A system call has its answer; -ERESTART codes wait for the signal that decides."""
+    if -result in RESTARTS:
+        process.interrupted = -result
+    if not process.keeps_registers:
+        Registers(kernel.memory, process.registers_va)["rax"] = result & MASK64
+    process.keeps_registers = False
     if kernel.events.wants("syscall_exit"):
+        number = process.syscall
+        call = syscall_at(number)
+        name = call.name if call else f"syscall_{number}"
         kernel.events.emit(SyscallExit(kernel.now, process.pid, number, name, result))
-    return 1
-
-
-def _completed(result: int | Wait) -> int:
-    """The result of a call that need not wait. Raises Errno(EAGAIN) for one that must: nobody else would wake it."""
-    if isinstance(result, Wait):
-        attempted = result.attempt()
-        if attempted is None:
-            raise Errno(errno.EAGAIN)
-        return attempted
-    return result
 
 
 @kernel_function(cycles=FAULT_WORK)
 def exc_page_fault(kernel: Kernel, regs_va: int, error_code: int) -> None:
     """A page fault: deliver the page, or a signal; in the kernel itself it is a bug."""
     address = kernel.machine.control.cr2
-    regs = Registers(kernel.memory, regs_va)
-    rip = regs["rip"]
+    rip = Registers(kernel.memory, regs_va)["rip"]
     if not error_code & USER:
         kind = describe_error_code(error_code)
         raise KernelPanic(f"page fault in the kernel at rip {kernel.symbolize(rip)}: {kind}, address {address:#x}")
-    result = kernel.handle_page_fault(address, error_code, rip)
-    if result is FaultResult.OUT_OF_MEMORY:
-        kernel.kill(kernel.current, SIGKILL)
-    elif not result.resolved:
-        kernel.kill(kernel.current, SIGSEGV, address)
+    process = kernel.current
+    result = kernel.faults.handle(process, address, error_code, rip)
+    if not result.resolved and result is not FaultResult.OUT_OF_MEMORY:
+        number, code = _FAULT_SIGNAL[result]
+        force_signal(process, SigInfo(number, code, address, vector=PAGE_FAULT, error_code=error_code))
+    if process.work:
+        kernel.scheduler.return_to_user()
 
 
 @kernel_function(cycles=0)
@@ -97,20 +122,26 @@ def exc_double_fault(kernel: Kernel, regs_va: int, _error_code: int) -> None:
 @kernel_function(cycles=0)
 def sysvec_apic_timer_interrupt(kernel: Kernel, _regs_va: int, _error_code: int) -> None:
     """The timer fired."""
-    kernel.tick()
+    kernel.scheduler.tick()
+    if kernel.current.work:
+        kernel.scheduler.return_to_user()
 
 
-def _fatal(name: str, signal: int) -> Body:
-    """An exception that ends the process with a signal, or the kernel if it made it itself."""
+def _fatal(name: str, signal: int, vector: int, code: int) -> Body:
+    """An exception that is a signal for the process, or a bug of the kernel's if it made it itself."""
 
-    def handler(kernel: Kernel, regs_va: int, _error_code: int) -> None:
+    def handler(kernel: Kernel, regs_va: int, error_code: int) -> None:
         regs = Registers(kernel.memory, regs_va)
+        rip = regs["rip"]
         if regs["cs"] != Selector.USER_CS:
-            raise KernelPanic(f"{name} in the kernel at rip {kernel.symbolize(regs['rip'])}")
-        kernel.kill(kernel.current, signal)
+            raise KernelPanic(f"{name} in the kernel at rip {kernel.symbolize(rip)}")
+        address = rip if vector in WITH_ADDRESS else None
+        pushed = error_code if vector in WITH_ERROR_CODE else 0
+        force_signal(kernel.current, SigInfo(signal, code, address, vector=vector, error_code=pushed))
+        kernel.scheduler.return_to_user()
 
     return kernel_function(cycles=FAULT_WORK, name=name)(handler)
 
 
 for _name, _signal in FAULT_SIGNALS.items():
-    _fatal(_name, _signal)
+    _fatal(_name, *_signal)

@@ -1,4 +1,4 @@
-"""Virtual memory areas: the promises that a process was made (mm/mmap.c, include/linux/mm_types.h).
+"""Virtual memory areas: the promises that a process was made (mm/vma.c, include/linux/mm_types.h).
 
 A VMA is a range of pages with one set of rights and one backing. Two never overlap; neighbours with the same rights
 and backing merge. Nothing in page tables says what *may* be there: only the VMAs do, and a page fault asks them.
@@ -6,12 +6,19 @@ and backing merge. Nothing in page tables says what *may* be there: only the VMA
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import IntFlag
+from typing import Any, Final, Protocol
 
-__all__ = ["Backing", "Prot", "Vma", "VmaSet"]
+from sortedcontainers import SortedDict
+
+from emu.pte import PAGE_SHIFT, PAGE_SIZE
+
+__all__ = ["AnonVma", "Backing", "Prot", "Vma", "VmaFlag", "VmaSet"]
+
+STACK_GUARD_GAP: Final = 256 * PAGE_SIZE
+"""Kept free below a mapping that grows down (stack_guard_gap in mm/mmap.c)."""
 
 
 class Prot(IntFlag):
@@ -23,118 +30,254 @@ class Prot(IntFlag):
     EXEC = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Backing:
-    """Bytes behind a mapping (an image's segment); pages beyond its end are zeros. Compared by identity of `data`."""
+class VmaFlag:
+    """VM_* (include/linux/mm.h). Plain numbers: every page fault looks at them."""
 
-    name: str
-    data: bytes
+    READ: Final = 0x1
+    WRITE: Final = 0x2
+    EXEC: Final = 0x4
+    SHARED: Final = 0x8
+    MAY_READ: Final = 0x10
+    MAY_WRITE: Final = 0x20
+    MAY_EXEC: Final = 0x40
+    MAY_SHARE: Final = 0x80
+    GROWS_DOWN: Final = 0x100
+    LOCKED: Final = 0x2000
+    DONT_COPY: Final = 0x2_0000
+    ACCOUNT: Final = 0x10_0000
+    NO_RESERVE: Final = 0x20_0000
+    HUGETLB: Final = 0x40_0000
+    WIPE_ON_FORK: Final = 0x200_0000
+    DONT_DUMP: Final = 0x400_0000
+    HUGE_PAGE: Final = 0x2000_0000
+    NO_HUGE_PAGE: Final = 0x4000_0000
 
-    def page(self, offset: int, size: int) -> bytes:
-        """The bytes of one page of the backing, padded with zeros."""
-        return self.data[offset : offset + size].ljust(size, b"\0")
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Backing) and self.data is other.data and self.name == other.name
-
-    def __hash__(self) -> int:
-        return hash((self.name, id(self.data)))
+    RIGHTS: Final = 0x7
+    MAY_ALL: Final = 0x70
+    DATA: Final = 0x73
+    """What anonymous memory of a program has: readable and writable, and mprotect may allow the rest."""
 
 
-@dataclass(frozen=True, slots=True)
+class Backing(Protocol):
+    """What lies behind a file mapping: pages in a page cache (struct address_space of a file).
+
+    Whoever keeps a VMA on it holds it with `get` and lets it go with `put`.
+    """
+
+    @property
+    def name(self) -> str:
+        """What /proc/PID/maps calls it."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        ...
+
+    def page(self, index: int) -> int | None:
+        """The pfn of a page, brought in if need be; None beyond the end. Raises Errno(ENOMEM)."""
+        ...
+
+    def is_cached(self, index: int) -> bool:
+        """Whether a page is in memory already."""
+        ...
+
+    def get(self) -> object:
+        """One more user."""
+        ...
+
+    def put(self) -> None:
+        """One user less."""
+        ...
+
+
+class AnonVma:
+    """Marks VMAs whose anonymous pages may lie side by side in one VMA (struct anon_vma).
+
+    It is made by the first fault; a child of fork has one of its own, with its parent's in the chain.
+    """
+
+    def __init__(self, *, forked: bool = False) -> None:
+        self.forked = forked
+
+
+@dataclass(slots=True, eq=False)
 class Vma:
-    """Pages `start` to `end` (exclusive). `backing` is None for anonymous memory; `name` is for people."""
+    """Pages `start` to `end` (exclusive, bytes). `backing` is None for anonymous memory.
+
+    `page_offset` is the page of the backing at `start`; anonymous memory is numbered by its first address.
+    """
 
     start: int
     end: int
-    prot: Prot
+    flags: int
     backing: Backing | None = None
-    offset: int = 0
-    grows_down: bool = False
-    name: str = ""
+    page_offset: int = 0
+    anon_vma: AnonVma | None = None
 
-    def merges_with(self, upper: Vma) -> bool:
-        """Whether the next VMA continues this one."""
-        same = (self.prot, self.backing, self.grows_down, self.name) == (
-            *(upper.prot, upper.backing, upper.grows_down, upper.name),
+    @property
+    def prot(self) -> Prot:
+        """The rights."""
+        return Prot(self.flags & VmaFlag.RIGHTS)
+
+    @property
+    def pages(self) -> int:
+        """Its size in pages."""
+        return (self.end - self.start) >> PAGE_SHIFT
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether writes are seen by others (VM_SHARED, or VM_MAYSHARE of a file that is open read-only)."""
+        return self.flags & (VmaFlag.SHARED | VmaFlag.MAY_SHARE) != 0
+
+    @property
+    def counts_as_committed(self) -> bool:
+        """Whether its pages are promised by the system as a whole: private and writable (accountable_mapping)."""
+        return self.flags & (VmaFlag.NO_RESERVE | VmaFlag.HUGETLB | VmaFlag.SHARED | VmaFlag.WRITE) == VmaFlag.WRITE
+
+    @property
+    def start_gap(self) -> int:
+        """The lowest address that must stay free for it (vm_start_gap)."""
+        return max(self.start - STACK_GUARD_GAP, 0) if self.flags & VmaFlag.GROWS_DOWN else self.start
+
+    def index(self, va: int) -> int:
+        """The page of the backing that belongs at an address."""
+        return self.page_offset + ((va - self.start) >> PAGE_SHIFT)
+
+    def continues(self, upper: Vma) -> bool:
+        """Whether `upper` goes on where this one ends, with the same flags and backing (can_vma_merge_before)."""
+        return (
+            self.end == upper.start
+            and self.flags == upper.flags
+            and self.backing is upper.backing
+            and self.page_offset + self.pages == upper.page_offset
         )
-        contiguous = self.backing is None or self.offset + self.end - self.start == upper.offset
-        return same and contiguous and self.end == upper.start
+
+    def shares_anon_vma(self, other: Vma) -> bool:
+        """Whether the anonymous pages of both may lie in one VMA (is_mergeable_anon_vma)."""
+        if self.anon_vma is other.anon_vma:
+            return True
+        known = self.anon_vma or other.anon_vma
+        return (self.anon_vma is None or other.anon_vma is None) and known is not None and not known.forked
 
     def part(self, start: int, end: int) -> Vma:
         """The piece of this VMA between two addresses."""
         start, end = max(start, self.start), min(end, self.end)
-        offset = self.offset + (start - self.start) if self.backing is not None else 0
-        return replace(self, start=start, end=end, offset=offset)
+        return replace(self, start=start, end=end, page_offset=self.index(start))
 
 
 class VmaSet:
-    """The VMAs of one address space, in order.
+    """The VMAs of one address space, in order of their addresses.
 
     >>> vmas = VmaSet()
-    >>> vmas.insert(Vma(0x1000, 0x3000, Prot.READ)); vmas.insert(Vma(0x3000, 0x4000, Prot.READ))
+    >>> vmas.insert(Vma(0x1000, 0x3000, VmaFlag.READ, page_offset=1))
+    >>> vmas.insert(Vma(0x3000, 0x4000, VmaFlag.READ, page_offset=3))
     >>> [(hex(vma.start), hex(vma.end)) for vma in vmas]
     [('0x1000', '0x4000')]
-    >>> [hex(vma.start) for vma in vmas.remove(0x2000, 0x3000)], len(vmas)
-    (['0x2000'], 2)
+    >>> _ = vmas.remove(0x2000, 0x3000)
+    >>> [(hex(vma.start), hex(vma.end)) for vma in vmas]
+    [('0x1000', '0x2000'), ('0x3000', '0x4000')]
+    >>> hex(vmas.gap(0x1000, 0, 0x4000))
+    '0x2000'
     """
 
     def __init__(self) -> None:
-        self._vmas: list[Vma] = []
+        self._by_start: Any = SortedDict()
+        self._recent: Vma | None = None  # the one found last: faults come in clusters
 
     def __iter__(self) -> Iterator[Vma]:
-        return iter(tuple(self._vmas))
+        return iter(self._by_start.values())
 
     def __len__(self) -> int:
-        return len(self._vmas)
+        return len(self._by_start)
 
-    def find(self, address: int) -> Vma | None:
+    def find(self, va: int) -> Vma | None:
         """The VMA that contains an address."""
-        vma = self.find_next(address)
-        return vma if vma is not None and vma.start <= address else None
+        vma = self._recent
+        if vma is not None and vma.start <= va < vma.end:
+            return vma
+        index = self._by_start.bisect_right(va) - 1
+        if index < 0:
+            return None
+        found: Vma = self._by_start.values()[index]
+        if va >= found.end:
+            return None
+        self._recent = found
+        return found
 
-    def find_next(self, address: int) -> Vma | None:
+    def find_next(self, va: int) -> Vma | None:
         """The first VMA that ends above an address (find_vma)."""
-        index = bisect_right(self._vmas, address, key=lambda vma: vma.end)
-        return self._vmas[index] if index < len(self._vmas) else None
+        index = self._by_start.bisect_right(va)
+        values = self._by_start.values()
+        if index and values[index - 1].end > va:
+            index -= 1
+        return values[index] if index < len(values) else None
 
     def overlapping(self, start: int, end: int) -> list[Vma]:
         """All VMAs that share a page with a range."""
-        first = bisect_right(self._vmas, start, key=lambda vma: vma.end)
-        last = bisect_left(self._vmas, end, key=lambda vma: vma.start)
-        return self._vmas[first:last]
+        first = self._by_start.bisect_right(start)
+        values = self._by_start.values()
+        if first and values[first - 1].end > start:
+            first -= 1
+        return list(values[first : self._by_start.bisect_left(end)])
+
+    def neighbours(self, vma: Vma) -> tuple[Vma | None, Vma | None]:
+        """The VMAs before and behind a place, adjacent or not."""
+        index = self._by_start.bisect_left(vma.start)
+        behind = self._by_start.bisect_left(vma.end)
+        values = self._by_start.values()
+        return (values[index - 1] if index else None), (values[behind] if behind < len(values) else None)
 
     def insert(self, vma: Vma) -> None:
-        """Add a VMA to a free range, merged with its neighbours where they match."""
-        index = bisect_left(self._vmas, vma.start, key=lambda other: other.start)
-        if index < len(self._vmas) and vma.merges_with(self._vmas[index]):
-            vma = replace(vma, end=self._vmas.pop(index).end)
-        if index and self._vmas[index - 1].merges_with(vma):
-            index -= 1
-            vma = replace(self._vmas.pop(index), end=vma.end)
-        self._vmas.insert(index, vma)
+        """Add a VMA to a free range, merged with its neighbours where they match (vma_merge)."""
+        lower, upper = self.neighbours(vma)
+        if upper is not None and vma.continues(upper) and vma.shares_anon_vma(upper):
+            del self._by_start[upper.start]
+            vma = replace(vma, end=upper.end, anon_vma=vma.anon_vma or upper.anon_vma)
+            _merged(upper)
+        if lower is not None and lower.continues(vma) and lower.shares_anon_vma(vma):
+            _merged(vma)
+            vma = replace(lower, end=vma.end, anon_vma=lower.anon_vma or vma.anon_vma)
+        self._by_start[vma.start] = vma
+        self._recent = None
 
     def remove(self, start: int, end: int) -> list[Vma]:
-        """Cut a range out, splitting VMAs at its borders. Returns the pieces that were there."""
-        found = self.overlapping(start, end)
-        for vma in found:
-            self._vmas.remove(vma)
+        """Cut a range out, splitting VMAs at its borders. Returns the pieces that were there, in order."""
+        self._recent = None
+        pieces = []
+        for vma in self.overlapping(start, end):
+            del self._by_start[vma.start]
             if vma.start < start:
-                self._vmas.insert(self._place(vma.start), vma.part(vma.start, start))
+                self._put(vma.part(vma.start, start), vma)
             if vma.end > end:
-                self._vmas.insert(self._place(end), vma.part(end, vma.end))
-        return [vma.part(start, end) for vma in found]
+                self._put(vma.part(end, vma.end), vma)
+            pieces.append(vma.part(start, end))
+        return pieces
 
-    def _place(self, start: int) -> int:
-        return bisect_left(self._vmas, start, key=lambda vma: vma.start)
+    def _put(self, part: Vma, whole: Vma) -> None:
+        self._by_start[part.start] = part
+        if whole.backing is not None:
+            whole.backing.get()
+
+    def replace(self, old: Vma, new: Vma) -> None:
+        """Put `new` where `old` was."""
+        del self._by_start[old.start]
+        self._by_start[new.start] = new
+        self._recent = None
 
     def gap(self, size: int, floor: int, ceiling: int) -> int | None:
-        """Start of the highest free range of `size` bytes between two addresses (top-down, as Linux maps)."""
+        """Start of the highest free range of `size` bytes between two addresses (vm_unmapped_area, top-down)."""
         top = ceiling
-        for vma in reversed(self._vmas):
-            if vma.start >= top:
+        for vma in reversed(self._by_start.values()):
+            if vma.start_gap >= top:
                 continue
             if vma.end <= top - size:
                 break
-            top = min(top, vma.start)
+            top = min(top, vma.start_gap)
         return top - size if top - size >= floor else None
+
+
+def _merged(vma: Vma) -> None:
+    """A VMA that became a part of its neighbour holds its backing no more: the neighbour does."""
+    if vma.backing is not None:
+        vma.backing.put()

@@ -1,54 +1,66 @@
-"""Waiting: a system call that cannot go on sleeps in the queues of what it waits for (include/linux/wait.h).
+"""Waiting: a system call that cannot answer yet sleeps until something changes (include/linux/wait.h).
 
-Whoever changes a state wakes its queue; everybody in it tries again, and sleeps on if it was too little.
+It returns a `Wait` in place of a result. Whoever changes something wakes the queue; then `attempt` runs again, as the
+process that waits, and either has the result now or sleeps on. That is Linux's wait_event: the condition is looked at
+again after every wake-up, because somebody else may have been faster.
 
->>> queue, log = WaitQueue(), []
->>> class Sleeper:
-...     def on_wake(self):
-...         log.append("awake")
->>> queue.waiters.append(Sleeper())
->>> queue.wake(); log
-['awake']
+>>> queue, box = WaitQueue(), []
+>>> wait = Wait((queue,), lambda: box.pop() if box else None)
+>>> woken = []
+>>> queue.add(lambda: woken.append("me"))
+>>> wait.attempt() is None
+True
+>>> box.append(7); queue.wake(); woken, wait.attempt()
+(['me'], 7)
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
-__all__ = ["Wait", "WaitQueue", "Waiter"]
+from .signals import SIGKILL, Signals
 
-
-class Waiter(Protocol):
-    """Who sleeps in a queue."""
-
-    def on_wake(self) -> None:
-        """The state has changed."""
-        ...
+__all__ = ["Wait", "WaitQueue"]
 
 
 class WaitQueue:
-    """Those who wait for one state to change (struct wait_queue_head)."""
+    """Who wants to know when something changes."""
 
     def __init__(self) -> None:
-        self.waiters: list[Waiter] = []
+        self.waiters: list[Callable[[], None]] = []
+
+    def add(self, on_wake: Callable[[], None]) -> None:
+        """Call `on_wake` at the next change."""
+        self.waiters.append(on_wake)
+
+    def remove(self, on_wake: Callable[[], None]) -> None:
+        """Do not call it any more."""
+        if on_wake in self.waiters:
+            self.waiters.remove(on_wake)
 
     def wake(self) -> None:
-        """Let everybody look again (wake_up)."""
-        for waiter in tuple(self.waiters):
-            waiter.on_wake()
+        """Something changed."""
+        for on_wake in list(self.waiters):
+            on_wake()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Wait:
-    """What a system call returns that must wait.
+    """A system call that waits for any of `queues`, at most until the model's clock shows `deadline` (cycles).
 
-    `attempt` is called in the process's own context after each wake-up: it returns the result, or None to go on
-    sleeping, or raises Errno. At `deadline`, a cycle of the model's clock, the call returns `on_timeout`.
+    `attempt` returns the result or None, and may raise Errno. A signal ends the wait with `on_signal`: a negative
+    errno, or one of Linux's -ERESTART codes (see signals.py).
     """
 
     queues: tuple[WaitQueue, ...]
     attempt: Callable[[], int | None]
     deadline: int | None = None
     on_timeout: int = 0
+    on_signal: int = -512
+    is_killable: bool = False
+    """Only SIGKILL ends the wait."""
+
+    def ends_by(self, signals: Signals) -> bool:
+        """Whether a signal that is pending ends the wait."""
+        return SIGKILL in signals.pending if self.is_killable else signals.has_work

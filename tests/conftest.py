@@ -40,7 +40,7 @@ def make_kernel() -> Iterator[MakeKernel]:
     yield make
     for kernel in kernels:
         kernel.close()
-        assert kernel.frames.used == kernel.boot_frames, "frames leaked"
+        assert kernel.leaks() == {}, "something leaked"
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ _BEGIN = r"""
     .equ    READ, 0
     .equ    WRITE, 1
     .equ    MMAP, 9
+    .equ    NORESERVE, 0x4022
     .equ    MUNMAP, 11
     .equ    BRK, 12
     .equ    GETPID, 39

@@ -162,14 +162,14 @@ def test_ram_that_is_too_small_for_the_kernel_is_refused(ram: str) -> None:
         Kernel(Machine(ram=ram))
 
 
-@pytest.mark.parametrize("ram", ["164K", "176K", "188K"])
+@pytest.mark.parametrize("ram", ["176K", "184K", "196K"])
 def test_ram_that_is_too_small_for_a_process_is_refused_and_nothing_is_left_behind(
     ram: str, make_kernel: MakeKernel
 ) -> None:
     kernel = make_kernel({"ram": ram})
     with pytest.raises(InputError, match="no memory left for another process"):
         kernel.spawn(assemble_source(EXIT))
-    assert kernel.frames.used == kernel.boot_frames
+    assert kernel.leaks() == {}
     assert kernel.processes == []
 
 
@@ -177,10 +177,10 @@ def test_a_program_that_wants_to_live_in_the_kernel_half_is_refused_and_nothing_
     image = assemble_source(EXIT, addresses={".text": 0xFFFF_FFFF_8000_0000})
     with pytest.raises(InputError, match=r"segment \.text at 0xffffffff80000000 is outside the user half"):
         kernel.spawn(image)
-    assert kernel.frames.used == kernel.boot_frames
+    assert kernel.leaks() == {}
 
 
 def test_arguments_that_do_not_fit_are_refused_and_nothing_is_left_behind(kernel: Kernel) -> None:
     with pytest.raises(InputError, match=r"arguments of .* are longer than 32768 bytes"):
         kernel.spawn(assemble_source(EXIT), ["x" * 40000])
-    assert kernel.frames.used == kernel.boot_frames
+    assert kernel.leaks() == {}

@@ -110,13 +110,13 @@ def test_a_fetch_of_user_code_at_cpl_0_is_a_page_fault_in_the_kernel(make_kernel
 
 def run_broken_return(kernel: Kernel, rip: int) -> None:
     """A timer interrupt returns with IRETQ to the wrong place: SYSRET would always go to CPL 3."""
-    tick = kernel.tick
+    tick = kernel.scheduler.tick
 
     def broken_tick() -> None:
         tick()
         return_to(rip)(kernel)
 
-    kernel.tick = broken_tick  # type: ignore[method-assign]
+    kernel.scheduler.tick = broken_tick  # type: ignore[method-assign]
     kernel.spawn(assemble_source("_start: jmp _start"))
     kernel.run()
 

@@ -15,6 +15,7 @@ import os
 from typing import Final
 
 from ..exceptions import Errno
+from ..vma import Backing
 from ..wait import Wait, WaitQueue
 from .inode import Dentry, Inode
 from .iov import IovIter
@@ -119,6 +120,10 @@ class File:
     def write(self, source: IovIter, position: int) -> int | Wait:
         """Take bytes from an iterator to `position`. Raises Errno."""
         raise Errno(errno.EINVAL)
+
+    def mmap(self, flags: int) -> tuple[int, Backing | None]:
+        """Flags and backing of a mapping with these VM_* flags. Raises Errno(ENODEV): most kinds cannot be mapped."""
+        raise Errno(errno.ENODEV)
 
     def seek(self, offset: int, whence: int) -> int:
         """Move the position. Raises Errno."""

@@ -14,14 +14,13 @@ the host that the user passed.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
 from typing import Final, Protocol
 
 from emu.pte import PAGE_SIZE
 
 from ..exceptions import Errno
-from ..frames import FrameAllocator
 from ..memory import KernelMemory
+from ..pages import Pages
 
 __all__ = ["Mapping", "PageCache", "Source"]
 
@@ -48,28 +47,28 @@ class PageCache:
     """The frames of all files, pipes included. `pages` counts them; `charged` are those of files without a source, of
     which there can be `limit`: half of RAM, as in tmpfs.
 
-    `unmap_mapping_range(mapping, first, end)` is called before pages of a mapping go, so that no page table still
-    has them; the memory manager sets it.
+    A page that goes is taken from every page table that has it (unmap_mapping_range): who touches it then, beyond the
+    end of the file, gets SIGBUS.
     """
 
-    def __init__(self, memory: KernelMemory, frames: FrameAllocator) -> None:
-        self.memory, self._frames = memory, frames
+    def __init__(self, memory: KernelMemory, pages: Pages, limit: int) -> None:
+        self.memory, self._pages, self.limit = memory, pages, limit
         self.pages = self.charged = 0
-        self.limit = frames.total // 2
-        self.unmap_mapping_range: Callable[[Mapping, int, int], None] = lambda _mapping, _first, _end: None
 
     def allocate(self, *, charge: bool) -> int:
         """A frame. Raises Errno: ENOSPC over the limit (shmem_inode_acct_blocks), ENOMEM."""
         if charge and self.charged >= self.limit:
             raise Errno(errno.ENOSPC)
-        pfn = self._frames.allocate()
+        pfn = self._pages.allocate()
         self.pages += 1
         self.charged += charge
         return pfn
 
     def free(self, pfn: int, *, charge: bool) -> None:
         """Give back a frame."""
-        self._frames.free(pfn)
+        for mm, va in self._pages.mappings(pfn):
+            mm.release(va, va + PAGE_SIZE, "truncate")
+        self._pages.put(pfn)
         self.pages -= 1
         self.charged -= charge
 
@@ -171,9 +170,6 @@ class Mapping:
             self._source.resize(size)
 
     def _remove(self, indices: list[int]) -> None:
-        if not indices:
-            return
-        self.cache.unmap_mapping_range(self, min(indices), max(indices) + 1)
         for index in indices:
             self.cache.free(self.pages.pop(index), charge=self._source is None)
             self._dirty.discard(index)

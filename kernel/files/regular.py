@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from emu.pte import PAGE_SIZE
 
 from ..exceptions import Errno
+from ..vma import Backing
 from .file import MAX_OFFSET, File, OpenFlag
 from .inode import BLOCK, Dentry, Inode, SuperBlock
 from .iov import IovIter
@@ -64,6 +65,33 @@ class RegularFile(File):
     def __init__(self, dentry: Dentry, flags: int, regular: Regular) -> None:
         super().__init__(dentry, flags)
         self._regular, self.mapping = regular, regular.mapping
+
+    # --- as the backing of a mapping (vma.Backing) ----------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """Its path, for /proc/PID/maps."""
+        path = self.dentry.path().decode("utf-8", "surrogateescape")
+        return path if self.inode.nlink else f"{path} (deleted)"
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.mapping.size
+
+    def page(self, index: int) -> int | None:
+        """The frame of a page; None beyond the end. Raises Errno(ENOMEM)."""
+        return self.mapping.page(index)
+
+    def is_cached(self, index: int) -> bool:
+        """Whether a page is in memory already."""
+        return index in self.mapping.pages
+
+    def mmap(self, flags: int) -> tuple[int, Backing | None]:
+        """Any mapping of it is fine; what a shared one may write goes to the file."""
+        return flags, self
+
+    # --- reading and writing ----------------------------------------------------------------------------------------
 
     def read(self, to: IovIter, position: int) -> int:
         """Page by page, as far as the user's memory takes it (generic_file_read_iter)."""

@@ -40,6 +40,7 @@ class FilesStruct:
     def __init__(self, root: Dentry, cwd: Dentry, umask: int = 0o022, limit: int = RLIMIT_NOFILE) -> None:
         self.root, self.cwd, self.umask, self.limit = root, cwd, umask, limit
         self._table: dict[int, Descriptor] = {}
+        self._users = 1
 
     @classmethod
     def new(cls, kernel: Kernel) -> FilesStruct:
@@ -108,6 +109,17 @@ class FilesStruct:
         for fd, descriptor in self._table.items():
             child._table[fd] = Descriptor(descriptor.file.get(), descriptor.close_on_exec)
         return child
+
+    def share(self) -> FilesStruct:
+        """The same table for another process (CLONE_FILES)."""
+        self._users += 1
+        return self
+
+    def put(self) -> None:
+        """One user less; the last one closes everything."""
+        self._users -= 1
+        if not self._users:
+            self.close_all()
 
     def exec(self) -> None:
         """Close what is not for another program (do_close_on_exec)."""

@@ -57,11 +57,15 @@ def syscall_names() -> list[str]:
 
 
 from . import (  # noqa: E402 - each fills the table
+    clock,  # noqa: F401
     files,  # noqa: F401
     files_io,  # noqa: F401
     files_poll,  # noqa: F401
     files_status,  # noqa: F401
     files_tree,  # noqa: F401
+    identity,  # noqa: F401
     memory,  # noqa: F401
     processes,  # noqa: F401
+    residency,  # noqa: F401
+    threads,  # noqa: F401
 )

@@ -1,53 +1,140 @@
-"""System calls on memory (mm/mmap.c): anonymous mappings and the heap."""
+"""System calls on memory: promises made, changed and taken back (mm/mmap.c, mm/mprotect.c, mm/mremap.c)."""
 
 from __future__ import annotations
 
 import errno
 from typing import TYPE_CHECKING, Final
 
+from emu.pte import PAGE_SHIFT, PAGE_SIZE
+
+from .. import madvise as advising
+from .. import mprotect as protecting
+from .. import mremap as remapping
 from ..exceptions import Errno
-from ..layout import TASK_SIZE
-from ..vma import Prot
+from ..layout import TASK_SIZE, page_align
+from ..limits import Resource
+from ..overcommit import NEVER
+from ..shmem import shared_memory
+from ..vma import Backing, VmaFlag
 from . import syscall
 
 if TYPE_CHECKING:
+    from ..files.file import File
     from ..kernel import Kernel
 
-__all__ = ["brk", "mmap", "munmap"]
+__all__ = ["brk", "madvise", "mmap", "mprotect", "mremap", "munmap"]
 
-MAP_SHARED: Final = 0x01
-MAP_PRIVATE: Final = 0x02
-MAP_FIXED: Final = 0x10
-MAP_ANONYMOUS: Final = 0x20
-MAP_POPULATE: Final = 0x8000
-MAP_FIXED_NOREPLACE: Final = 0x10_0000
-MAP_IGNORED: Final = 0x0800 | 0x1000 | 0x2_0000 | 0x4000
-"""MAP_DENYWRITE, MAP_EXECUTABLE, MAP_STACK, MAP_NORESERVE: nothing to do here."""
 PROT_ALL: Final = 7
+MAX_PAGE_OFFSET: Final = (1 << 52) - 1
+
+
+class Map:
+    """MAP_* (include/uapi/linux/mman.h)."""
+
+    SHARED: Final = 0x01
+    PRIVATE: Final = 0x02
+    SHARED_VALIDATE: Final = 0x03
+    TYPE: Final = 0x0F
+    FIXED: Final = 0x10
+    ANONYMOUS: Final = 0x20
+    GROWSDOWN: Final = 0x0100
+    LOCKED: Final = 0x2000
+    NORESERVE: Final = 0x4000
+    POPULATE: Final = 0x8000
+    NONBLOCK: Final = 0x1_0000
+    HUGETLB: Final = 0x4_0000
+    FIXED_NOREPLACE: Final = 0x10_0000
+    LEGACY: Final = 0x0F_DFFF
+    """What MAP_SHARED_VALIDATE knows (LEGACY_MAP_MASK), roughly."""
 
 
 @syscall(9)
-def mmap(kernel: Kernel, address: int, size: int, prot: int, flags: int, _fd: int, offset: int) -> int:
-    """Map anonymous private memory. What is not built yet answers ENODEV or EOPNOTSUPP, never a wrong success."""
-    if offset & 0xFFF:
+def mmap(kernel: Kernel, address: int, size: int, prot: int, flags: int, fd: int, offset: int) -> int:
+    """Map anonymous memory or a file (ksys_mmap_pgoff, do_mmap)."""
+    if offset % PAGE_SIZE:
         raise Errno(errno.EINVAL)
-    if not flags & MAP_ANONYMOUS:
-        raise Errno(errno.EBADF if _fd & 0xFFFF_FFFF > 2 else errno.ENODEV)
-    if not flags & (MAP_SHARED | MAP_PRIVATE):
-        raise Errno(errno.EINVAL)
-    known = MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS | MAP_POPULATE | MAP_FIXED_NOREPLACE | MAP_IGNORED
-    if flags & ~known:
-        raise Errno(errno.EOPNOTSUPP)
+    file = None if flags & Map.ANONYMOUS else kernel.current.files.file(fd & 0xFFFF_FFFF)
     if size == 0:
         raise Errno(errno.EINVAL)
-    if size > TASK_SIZE:
+    if page_align(size) > TASK_SIZE:
         raise Errno(errno.ENOMEM)
-    fixed = bool(flags & (MAP_FIXED | MAP_FIXED_NOREPLACE))
-    replace = not flags & MAP_FIXED_NOREPLACE
-    start = kernel.current.mm.map(address, size, Prot(prot & PROT_ALL), fixed=fixed, replace=replace)
-    if flags & MAP_POPULATE:
-        kernel.populate(kernel.current, start, start + size)
+    if (offset + page_align(size)) >> PAGE_SHIFT > MAX_PAGE_OFFSET:
+        raise Errno(errno.EOVERFLOW)
+    if flags & Map.HUGETLB:
+        raise Errno(errno.ENOMEM if flags & Map.ANONYMOUS else errno.EINVAL)  # no huge page is in the pool
+    if flags & (Map.FIXED | Map.FIXED_NOREPLACE) and flags & Map.ANONYMOUS and not 1 <= flags & Map.TYPE <= 2:
+        raise Errno(errno.EINVAL)
+    vm_flags, backing = _anonymous(kernel, prot, flags, size) if file is None else _of_file(file, prot, flags)
+    mm = kernel.current.mm
+    if flags & Map.LOCKED:
+        vm_flags |= _lockable(kernel, size)
+    start = mm.map(
+        address,
+        size,
+        vm_flags,
+        backing=backing,
+        page_offset=offset >> PAGE_SHIFT if file is not None else 0,
+        fixed=bool(flags & (Map.FIXED | Map.FIXED_NOREPLACE)),
+        replace=not flags & Map.FIXED_NOREPLACE,
+    )
+    if (flags & Map.POPULATE and not flags & Map.NONBLOCK) or vm_flags & VmaFlag.LOCKED:
+        kernel.faults.populate(kernel.current, start, start + page_align(size))
     return start
+
+
+def _vm_flags(prot: int, flags: int) -> int:
+    vm_flags = prot & PROT_ALL | VmaFlag.MAY_ALL
+    if flags & Map.GROWSDOWN:
+        vm_flags |= VmaFlag.GROWS_DOWN
+    return vm_flags
+
+
+def _anonymous(kernel: Kernel, prot: int, flags: int, size: int) -> tuple[int, Backing | None]:
+    """Flags and backing of memory without a file. Raises Errno(EINVAL)."""
+    vm_flags = _vm_flags(prot, flags)
+    if flags & Map.NORESERVE and kernel.manager.overcommit.mode != NEVER:
+        vm_flags |= VmaFlag.NO_RESERVE
+    if flags & Map.TYPE == Map.PRIVATE:
+        return vm_flags, None
+    if flags & Map.TYPE != Map.SHARED or flags & Map.GROWSDOWN:
+        raise Errno(errno.EINVAL)
+    return vm_flags | VmaFlag.SHARED | VmaFlag.MAY_SHARE, shared_memory(kernel.page_cache, page_align(size))
+
+
+def _of_file(file: File, prot: int, flags: int) -> tuple[int, Backing | None]:
+    """Flags and backing of a file mapping: what the descriptor may not, the mapping may not. Raises Errno."""
+    vm_flags = _vm_flags(prot, flags)
+    kind = flags & Map.TYPE
+    if kind not in (Map.SHARED, Map.PRIVATE, Map.SHARED_VALIDATE):
+        raise Errno(errno.EINVAL)
+    if kind == Map.SHARED_VALIDATE and flags & ~Map.LEGACY:
+        raise Errno(errno.EOPNOTSUPP)
+    if kind != Map.PRIVATE:
+        if prot & VmaFlag.WRITE and not file.writable:
+            raise Errno(errno.EACCES)
+        vm_flags |= VmaFlag.SHARED | VmaFlag.MAY_SHARE
+        if not file.writable:
+            vm_flags &= ~(VmaFlag.SHARED | VmaFlag.MAY_WRITE)
+    if not file.readable:
+        raise Errno(errno.EACCES)
+    if flags & Map.GROWSDOWN:
+        raise Errno(errno.EINVAL)
+    return file.mmap(vm_flags)
+
+
+def _lockable(kernel: Kernel, size: int) -> int:
+    """VM_LOCKED, if so much more may be locked. Raises Errno(EAGAIN)."""
+    mm = kernel.current.mm
+    if (mm.locked_pages << PAGE_SHIFT) + size > kernel.current.limits.soft(Resource.MEMLOCK):
+        raise Errno(errno.EAGAIN)
+    return VmaFlag.LOCKED
+
+
+@syscall(10)
+def mprotect(kernel: Kernel, address: int, size: int, prot: int) -> int:
+    """Change the rights of a range of pages."""
+    protecting.mprotect(kernel.current.mm, address, size, prot)
+    return 0
 
 
 @syscall(11)
@@ -63,3 +150,21 @@ def munmap(kernel: Kernel, address: int, size: int) -> int:
 def brk(kernel: Kernel, address: int) -> int:
     """Move the end of the heap; the answer is where it is now, also if it could not be moved."""
     return kernel.current.mm.set_break(address)
+
+
+@syscall(25)
+def mremap(kernel: Kernel, old: int, old_size: int, new_size: int, flags: int, new: int) -> int:
+    """Grow, shrink or move a mapping."""
+    mm = kernel.current.mm
+    start = remapping.mremap(mm, old, old_size, new_size, flags, new)
+    vma = mm.vmas.find(start)
+    if vma is not None and vma.flags & VmaFlag.LOCKED and new_size > old_size:
+        kernel.faults.populate(kernel.current, start, start + page_align(new_size))
+    return start
+
+
+@syscall(28)
+def madvise(kernel: Kernel, address: int, size: int, advice: int) -> int:
+    """Say how a range will be used."""
+    advising.madvise(kernel, kernel.current, address, size, advice & 0xFFFF_FFFF)
+    return 0

@@ -1,0 +1,121 @@
+"""PCIDs: which address spaces the TLB remembers, and how it is made to forget (arch/x86/mm/tlb.c).
+
+A TLB entry carries the process-context identifier (PCID) that was in CR3 when it was filled. Linux gives the six
+address spaces that ran last one each, and reuses them in turn. When one of the six comes back, CR3 is written with
+bit 63 set, *do not flush*, and its translations are still there.
+
+What is changed meanwhile must not be remembered. Every change of an address space has a generation; a PCID notes the
+generation up to which it was flushed. An address space that does not run now is not flushed at all: it is when it
+comes back with an older generation.
+
+    asid = "pcid"     as above
+           "flush"    one PCID for all: every switch flushes
+           "stale"    one PCID for all and no flush: the next process reads through the last one's translations
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from emu import InputError
+from emu.machine import Machine
+from emu.pte import CR3_NOFLUSH, PAGE_SIZE
+
+if TYPE_CHECKING:
+    from .address_space import AddressSpace
+
+__all__ = ["ASID_MODES", "TlbContexts"]
+
+ASID_MODES: Final = ("pcid", "flush", "stale")
+DYNAMIC_ASIDS: Final = 6
+"""TLB_NR_DYN_ASIDS, asm/tlbflush.h."""
+FLUSH_CEILING: Final = 33
+"""Pages that are flushed one by one; for more it is cheaper to flush all (tlb_single_page_flush_ceiling)."""
+
+
+@dataclass(slots=True)
+class Context:
+    """Whose translations a PCID has, and up to which generation (struct tlb_context)."""
+
+    owner: int = 0
+    generation: int = 0
+
+
+class TlbContexts:
+    """The PCIDs of the processor. `skip` names kinds of flushes to leave out, to see what they are for.
+
+    `tagged` says whether CR4.PCIDE is set. Raises InputError for a mode that needs tags where there are none.
+    """
+
+    def __init__(self, machine: Machine, kernel_pgd: int, *, tagged: bool, mode: str = "pcid") -> None:
+        if mode not in ASID_MODES:
+            raise InputError(f"unknown ASID mode {mode!r}; there are {', '.join(ASID_MODES)}")
+        if mode == "stale" and not tagged:
+            raise InputError("without PCIDs every CR3 write flushes; stale translations need --pcid on")
+        self._machine, self._kernel_pgd = machine, kernel_pgd
+        self._tagged, self._mode = tagged, mode
+        self._contexts = [Context() for _ in range(DYNAMIC_ASIDS if mode == "pcid" else 1)]
+        self._next = 0
+        self._asid = 0
+        self.loaded: AddressSpace | None = None
+        self.skip: set[str] = set()
+
+    @property
+    def owners(self) -> tuple[int, ...]:
+        """Context ids of the address spaces that have a PCID now, 0 for none."""
+        return tuple(context.owner for context in self._contexts)
+
+    # --- switching --------------------------------------------------------------------------------------------------
+
+    def switch(self, mm: AddressSpace | None) -> None:
+        """Load an address space, or the kernel's own (switch_mm_irqs_off)."""
+        if mm is self.loaded and mm is not None:
+            return
+        self.loaded = mm
+        if mm is None:
+            self._machine.write_cr3(self._kernel_pgd | (CR3_NOFLUSH if self._tagged else 0))
+            return
+        keeps = self._choose(mm)
+        pcid = self._asid + 1 if self._tagged else 0
+        self._machine.write_cr3(mm.page_table.pgd | pcid | (CR3_NOFLUSH if keeps and self._tagged else 0))
+
+    def _choose(self, mm: AddressSpace) -> bool:
+        """Pick the PCID (choose_new_asid). Returns whether what the TLB remembers under it may stay."""
+        if self._mode == "stale":
+            return True
+        for asid, context in enumerate(self._contexts):
+            if context.owner == mm.context_id:
+                self._asid = asid
+                keeps = self._mode == "pcid" and context.generation == mm.tlb_generation
+                context.generation = mm.tlb_generation
+                return keeps
+        self._asid = self._next
+        self._next = (self._next + 1) % len(self._contexts)
+        self._contexts[self._asid] = Context(mm.context_id, mm.tlb_generation)
+        return False
+
+    # --- flushing ---------------------------------------------------------------------------------------------------
+
+    def flush(self, mm: AddressSpace, start: int, end: int, why: str) -> None:
+        """Make the TLB forget pages of an address space (flush_tlb_mm_range)."""
+        if why in self.skip:
+            return
+        mm.tlb_generation += 1
+        if mm is not self.loaded:
+            return
+        if (end - start) // PAGE_SIZE <= FLUSH_CEILING:
+            for va in range(start, end, PAGE_SIZE):
+                self._machine.invlpg(va)
+        else:
+            self._machine.write_cr3(self._machine.control.cr3)
+        self._contexts[self._asid].generation = mm.tlb_generation
+
+    def flush_all(self, mm: AddressSpace, why: str) -> None:
+        """Forget a whole address space (flush_tlb_mm)."""
+        self.flush(mm, 0, (FLUSH_CEILING + 1) * PAGE_SIZE, why)
+
+    def flush_kernel(self, start: int, end: int) -> None:
+        """Forget pages of the kernel's. They are global: INVLPG drops them for every PCID (flush_tlb_kernel_range)."""
+        for va in range(start, end, PAGE_SIZE):
+            self._machine.invlpg(va)

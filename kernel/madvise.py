@@ -1,0 +1,152 @@
+"""What a program tells about its memory, and what the kernel does with it (mm/madvise.c).
+
+Advice is added with a decorator. A range is walked VMA by VMA; a hole does not stop the walk, but the answer is
+ENOMEM then.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from emu.pte import PAGE_SIZE, ErrorCode
+
+from .address_space import AddressSpace
+from .exceptions import Errno
+from .fault import FaultResult
+from .layout import TASK_SIZE, page_align
+from .mprotect import change_flags
+from .vma import Vma, VmaFlag
+
+if TYPE_CHECKING:
+    from .kernel import Kernel
+    from .process import Process
+
+__all__ = ["advice", "madvise"]
+
+Advice = Callable[[AddressSpace, Vma, int, int], None]
+_ADVICE: dict[int, Advice] = {}
+POPULATE_READ: Final = 22
+POPULATE_WRITE: Final = 23
+_NO_LRU: Final = VmaFlag.LOCKED | VmaFlag.HUGETLB
+
+
+def advice(*numbers: int) -> Callable[[Advice], Advice]:
+    """Register a function for MADV_* numbers: it gets the address space, a VMA and the part of it that is meant."""
+
+    def register(body: Advice) -> Advice:
+        _ADVICE.update(dict.fromkeys(numbers, body))
+        return body
+
+    return register
+
+
+def madvise(kernel: Kernel, process: Process, start: int, size: int, number: int) -> None:
+    """Take advice about a range (do_madvise). Raises Errno; what could be done is done."""
+    if number not in _ADVICE and number not in (POPULATE_READ, POPULATE_WRITE):
+        raise Errno(errno.EINVAL)
+    end = start + page_align(size)
+    if start % PAGE_SIZE or end >= 1 << 64:
+        raise Errno(errno.EINVAL)
+    if end == start:
+        return
+    if number in (POPULATE_READ, POPULATE_WRITE):
+        _populate(kernel, process, start, end, write=number == POPULATE_WRITE)
+        return
+    mm, at, hole = process.mm, start, False
+    for vma in mm.vmas.overlapping(start, min(end, TASK_SIZE)):
+        hole = hole or vma.start > at
+        low, at = max(vma.start, start), min(vma.end, end)
+        _ADVICE[number](mm, vma, low, at)
+    if hole or at < end:
+        raise Errno(errno.ENOMEM)
+
+
+@advice(0, 1, 2)
+def _reading_order(_mm: AddressSpace, _vma: Vma, _start: int, _end: int) -> None:
+    """MADV_NORMAL, MADV_RANDOM, MADV_SEQUENTIAL: for readahead, which there is none of."""
+
+
+@advice(3)
+def _will_need(_mm: AddressSpace, _vma: Vma, _start: int, _end: int) -> None:
+    """MADV_WILLNEED: pages of files are in memory already."""
+
+
+@advice(4)
+def _dont_need(mm: AddressSpace, vma: Vma, start: int, end: int) -> None:
+    """MADV_DONTNEED: away with the pages; the promise stays."""
+    if vma.flags & _NO_LRU:
+        raise Errno(errno.EINVAL)
+    mm.release(start, end, "madvise")
+
+
+@advice(8)
+def _free(mm: AddressSpace, vma: Vma, start: int, end: int) -> None:
+    """MADV_FREE: the pages may go when memory is short, unless they are written again. Nothing goes at once."""
+    if vma.backing is not None or vma.is_shared or vma.flags & _NO_LRU:
+        raise Errno(errno.EINVAL)
+
+
+@advice(9)
+def _remove(mm: AddressSpace, vma: Vma, start: int, end: int) -> None:
+    """MADV_REMOVE: punch a hole into the file behind a shared mapping."""
+    if vma.flags & VmaFlag.LOCKED or vma.backing is None:
+        raise Errno(errno.EINVAL)
+    if not (vma.flags & VmaFlag.SHARED and vma.flags & VmaFlag.WRITE):
+        raise Errno(errno.EACCES)
+    raise Errno(errno.EOPNOTSUPP)
+
+
+@advice(20, 21)
+def _cold(_mm: AddressSpace, vma: Vma, _start: int, _end: int) -> None:
+    """MADV_COLD, MADV_PAGEOUT: a wish for reclaim, which begins where there is swap."""
+    if vma.flags & _NO_LRU:
+        raise Errno(errno.EINVAL)
+
+
+def _flag(number: int, *, on: int = 0, off: int = 0, refused: int = 0) -> None:
+    """Advice that only sets or clears flags of the VMA, unless it has some that refuse it."""
+
+    @advice(number)
+    def change(mm: AddressSpace, vma: Vma, start: int, end: int) -> None:
+        if vma.flags & refused:
+            raise Errno(errno.EINVAL)
+        flags = vma.flags & ~off | on
+        if flags != vma.flags:
+            change_flags(mm, start, end, flags)
+
+
+_flag(10, on=VmaFlag.DONT_COPY)  # MADV_DONTFORK
+_flag(11, off=VmaFlag.DONT_COPY)  # MADV_DOFORK
+_flag(14, on=VmaFlag.HUGE_PAGE, off=VmaFlag.NO_HUGE_PAGE, refused=VmaFlag.HUGETLB)  # MADV_HUGEPAGE
+_flag(15, on=VmaFlag.NO_HUGE_PAGE, off=VmaFlag.HUGE_PAGE, refused=VmaFlag.HUGETLB)  # MADV_NOHUGEPAGE
+_flag(16, on=VmaFlag.DONT_DUMP)  # MADV_DONTDUMP
+_flag(17, off=VmaFlag.DONT_DUMP)  # MADV_DODUMP
+_flag(19, off=VmaFlag.WIPE_ON_FORK)  # MADV_KEEPONFORK
+
+
+@advice(18)
+def _wipe_on_fork(mm: AddressSpace, vma: Vma, start: int, end: int) -> None:
+    """MADV_WIPEONFORK: a child finds zeros here."""
+    if vma.backing is not None or vma.flags & VmaFlag.SHARED:
+        raise Errno(errno.EINVAL)
+    change_flags(mm, start, end, vma.flags | VmaFlag.WIPE_ON_FORK)
+
+
+def _populate(kernel: Kernel, process: Process, start: int, end: int, *, write: bool) -> None:
+    """Fault pages in now, as if each was touched (faultin_page_range). Raises Errno."""
+    code = int(ErrorCode.U | (ErrorCode.W if write else 0))
+    for va in range(start, end, PAGE_SIZE):
+        vma = process.mm.vmas.find(va)
+        if vma is None:
+            raise Errno(errno.ENOMEM)
+        if not vma.flags & (VmaFlag.WRITE if write else VmaFlag.RIGHTS):
+            raise Errno(errno.EINVAL)
+        if process.mm.permits(va, write=write):
+            continue
+        result = kernel.faults.deliver(process, va, code)
+        if result is FaultResult.BUS_ERROR:
+            raise Errno(errno.EFAULT)
+        if not result.resolved:
+            raise Errno(errno.ENOMEM)

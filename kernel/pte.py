@@ -1,0 +1,80 @@
+"""What the kernel writes into page-table entries beside what the hardware reads (arch/x86/include/asm/pgtable.h).
+
+A present entry is the hardware's. One that is not present is all the kernel's own: where P is clear the processor
+looks at no other bit. Linux keeps two kinds there:
+
+    PROT_NONE      P=0, bit 8 set: the frame stays, no access is allowed (_PAGE_PROTNONE is the G bit)
+    swap entry     P=0, bit 8 clear: where the page lies on a swap device
+
+Both store their number inverted (asm/pgtable-invert.h), so that the physical address in such an entry points to no
+memory: a processor with L1TF would use it speculatively.
+
+>>> entry = user_pte(0x1234, VmaFlag.READ | VmaFlag.WRITE, dirty=True)
+>>> locked = with_rights(entry, 0)
+>>> is_mapped(locked), locked & P, hex(pfn_of(locked))
+(True, 0, '0x1234')
+>>> with_rights(locked, VmaFlag.READ | VmaFlag.WRITE) == entry & ~W
+True
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from emu.pte import ADDRESS_MASK, PAGE_SHIFT, Pte
+
+from .vma import VmaFlag
+
+__all__ = ["is_mapped", "is_special", "pfn_of", "user_pte", "with_rights"]
+
+P, W, U, A, D, NX = (int(flag) for flag in (Pte.P, Pte.W, Pte.U, Pte.A, Pte.D, Pte.NX))
+PROTNONE: Final = 1 << 8
+SPECIAL: Final = 1 << 9
+"""No struct page counts this mapping (_PAGE_SPECIAL): the zero page."""
+MAPPED: Final = P | PROTNONE
+KEPT: Final = A | D | SPECIAL
+"""What an entry keeps when its rights change (_PAGE_CHG_MASK)."""
+
+
+def user_pte(pfn: int, flags: int, *, writable: bool = False, dirty: bool = False) -> int:
+    """A leaf for a user page with the rights of a VMA's flags (mk_pte with vm_page_prot).
+
+    It is writable only where asked: a private page may be shared with others until it is copied.
+    """
+    entry = pfn << PAGE_SHIFT | A
+    if dirty:
+        entry |= D
+        writable = writable or flags & VmaFlag.WRITE != 0
+    return _protect(entry, flags, writable)
+
+
+def _protect(entry: int, flags: int, writable: bool) -> int:
+    """Give the frame and the history of an entry (A, D) the rights of a VMA."""
+    if not flags & VmaFlag.RIGHTS:
+        return entry ^ ADDRESS_MASK | PROTNONE | U
+    entry |= P | U
+    if writable:
+        entry |= W
+    return entry if flags & VmaFlag.EXEC else entry | NX
+
+
+def with_rights(entry: int, flags: int, *, writable: bool = False) -> int:
+    """The same mapping with other rights (pte_modify)."""
+    return _protect(pfn_of(entry) << PAGE_SHIFT | entry & KEPT, flags, writable)
+
+
+def pfn_of(entry: int) -> int:
+    """The frame of an entry that maps one (pte_pfn)."""
+    if not entry & P:
+        entry ^= ADDRESS_MASK
+    return (entry & ADDRESS_MASK) >> PAGE_SHIFT
+
+
+def is_mapped(entry: int) -> bool:
+    """Whether an entry holds a frame, even if it permits nothing (pte_present)."""
+    return entry & MAPPED != 0
+
+
+def is_special(entry: int) -> bool:
+    """Whether the frame is one that nobody counts (pte_special)."""
+    return entry & SPECIAL != 0
