@@ -36,6 +36,9 @@ KNOWN: Final = 1
 """Or'ed to a page's address where 0 would be ambiguous."""
 ENV_RIP: Final = 16
 LOCK: Final = 0xF0
+CROWD: Final = 32
+"""Opcodes in 512 bytes that make it worth to look how many of them are in one block."""
+
 PREFIXES: Final = 13
 """Of one instruction, beside one that matters: with fifteen bytes an instruction is at its longest."""
 
@@ -142,12 +145,27 @@ def _is_lock_dangerous(s: Any, pa: Any, end: Any) -> Any:
 
 
 @native
+def _may_lose_room(s: Any, pa: Any, end: Any) -> Any:
+    """Whether an opcode that begins at `pa` may be one that Unicorn loses room by (`guard.py`)."""
+    byte = _ram_byte(s, pa)
+    if byte == 0x0F and pa + 1 < end:
+        return _ram_byte(s, pa + 1) in (0x38, 0x3A, 0x70, 0xB4, 0xB5, 0xC6)
+    return byte & 0xF8 == 0xD8 or byte == 0x8E
+
+
+@native
 def _is_dangerous(s: Any, pa: Any) -> Any:
     """Search the frame at `pa`."""
     found = False
+    crowd = 0
     for at in range(pa, pa + 4096):
+        if at & 511 == 0:
+            crowd = 0
         if _ram_byte(s, at) == LOCK and _is_lock_dangerous(s, at, pa + 4096):
             found = True
+        if _may_lose_room(s, at, pa + 4096):
+            crowd += 1
+            found = found or crowd > CROWD
     return found
 
 

@@ -11,14 +11,20 @@ ours, and Unicorn translates further than the guest executes, so the bytes must 
    begin becomes an exit address. The translator stops at those without looking at what is there.
 3. If the guest ever gets to an exit address, the bytes are decoded as they are *then*: the instruction is
    #UD, or harmless after all, because its end is on another page or was changed, and executes on its own.
+
+The same is done to blocks that are too long for Unicorn. Its translator has room for 512 temporary values in a block,
+and does not check. It forgets to give back those of x87 instructions and a few others (two each at most), so a block
+of 240 FLDs would overwrite what lies behind them. Where so many come close together, some become exit addresses.
 """
 
 from __future__ import annotations
 
 import ctypes
+import re
+from collections.abc import Iterator
 from typing import Final
 
-from .instruction import MAX_SIZE, host_aborts
+from .instruction import MAX_SIZE, Instruction, decode, host_aborts
 from .pte import PAGE_SIZE
 from .ram import Ram
 from .state import State
@@ -27,6 +33,15 @@ __all__ = ["Guard"]
 
 MOST: Final = 1 << 16
 """Guarded addresses; an ordinary program has none. When there are more, they are all forgotten and found anew."""
+
+X87: Final = re.compile(rb"[\xd8-\xdf]")
+OTHER_LOSERS: Final = re.compile(rb"\x8e|\x0f[\x38\x3a\x70\xb4\xb5\xc6]")
+"""Opcodes of MOV to a segment register, SSE with an immediate byte, CRC32, LFS, LGS."""
+
+MOST_LOSERS: Final = 100
+"""In the part of a block that is on one page. A block is on two pages at most."""
+
+ENDS_BLOCK: Final = ("j", "call", "ret", "loop", "syscall", "hlt", "ud2")
 
 SLOTS: Final = 2
 """Guarded pages that are remembered: an instruction may lie on two."""
@@ -61,6 +76,7 @@ class Guard:
         offsets = set(host_aborts(code))
         if 0 in offsets:  # prefixes at the end of the page before would belong to it
             offsets.update(range(1 - MAX_SIZE, 0))
+        offsets.update(_full_blocks(code))
         self.addresses |= {(page + offset) & MASK64 for offset in offsets}
         slot = self._slot(page)
         self._copies[slot].raw = code
@@ -77,3 +93,24 @@ class Guard:
     def is_dangerous(code: bytes) -> bool:
         """Whether the instruction that `code` begins with is one, and not only what is known of it so far."""
         return next(host_aborts(code + NOPS), None) == 0
+
+
+def _loses_room(one: Instruction | None, code: bytes) -> bool:
+    """Whether Unicorn forgets a temporary value of an instruction, or may, where it does not decode."""
+    is_x87 = one is None or one.name.startswith("f")
+    return bool(OTHER_LOSERS.search(code) or (is_x87 and X87.search(code)))
+
+
+def _full_blocks(code: bytes) -> Iterator[int]:
+    """Where blocks on a page must end, wherever they begin, lest Unicorn has no room for them."""
+    if len(X87.findall(code)) + len(OTHER_LOSERS.findall(code)) <= MOST_LOSERS:
+        return
+    losers = [0] * (len(code) + MAX_SIZE)  # from an offset to the end of the block
+    for offset in reversed(range(len(code))):
+        one = decode(code[offset : offset + MAX_SIZE])
+        size = one.size if one else 1  # a prefix that only Unicorn accepts
+        goes_on = one is None or not one.name.startswith(ENDS_BLOCK)
+        losers[offset] = losers[offset + size] * goes_on + _loses_room(one, code[offset : offset + size])
+        if losers[offset] > MOST_LOSERS:
+            yield offset
+            losers[offset] = 0

@@ -284,3 +284,29 @@ def test_noise_never_ends_the_host() -> None:
 
 def test_the_bytes_are_what_the_assembler_makes_of_the_harmless_form() -> None:
     assert assemble("lock bts [rcx], eax") == BAD[:3] + b"\x01"
+
+
+# --- blocks that are too long ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", ["trap", "access"])
+@pytest.mark.parametrize(
+    "code", ["d9c1", "dac1", "da", "d903", "ddc1", "0f70c105", "660f3a21c105", "f20f38f0c1", "8ee0"]
+)
+def test_as_many_instructions_as_a_page_has_may_follow_each_other(code: str, engine: str) -> None:
+    """Unicorn has no room for so many that it loses a temporary value of."""
+    bare = Bare(engine=engine)
+    bare.map(DATA)
+    size = len(code) // 2 if code != "da" else 2
+    bare.user(bytes.fromhex(code) * (6000 // len(code)), USER_CODE + PAGE_SIZE - 1001)
+    bare["rbx"] = DATA
+    assert bare.run().name == "int 0x20"
+    assert bare.machine.retired(3)[0] == 3000 // size + 1
+
+
+def test_code_full_of_register_numbers_is_translated_whole() -> None:
+    """MOV EAX, EBX has the byte of an x87 opcode, but is none."""
+    bare = Bare()
+    bare.user("mov eax, ebx; xor ebx, ebx; " * 900)
+    bare.run()
+    assert not bare.cpu.guard.addresses
