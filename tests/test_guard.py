@@ -17,6 +17,7 @@ from emu.pte import PAGE_SIZE, Rflags
 BAD = bytes.fromhex("f0 0f ab c1")  # lock bts ecx, eax
 BAD_NUMBER = int.from_bytes(BAD, "little")
 NEXT_PAGE = USER_CODE + PAGE_SIZE
+DATA = 0x50_0000
 OTHER = 0x50_0000
 EXIT = bytes((0xCD, END))
 LONGEST = "2e" * 9 + "f0" + "6666" + "0fabc1"
@@ -302,11 +303,3 @@ def test_as_many_instructions_as_a_page_has_may_follow_each_other(code: str, eng
     bare["rbx"] = DATA
     assert bare.run().name == "int 0x20"
     assert bare.machine.retired(3)[0] == 3000 // size + 1
-
-
-def test_code_full_of_register_numbers_is_translated_whole() -> None:
-    """MOV EAX, EBX has the byte of an x87 opcode, but is none."""
-    bare = Bare()
-    bare.user("mov eax, ebx; xor ebx, ebx; " * 900)
-    bare.run()
-    assert not bare.cpu.guard.addresses
