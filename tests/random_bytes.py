@@ -4,8 +4,8 @@
     run_seed(seed)                  run it, with random registers, and say how it ended
     python random_bytes.py 0 100    do that for a hundred seeds; one line each, then the growth of the process
 
-A signal ends such a program after an instruction or two, and little would be tried. So the kernel here is stubborn:
-it lets a program go on behind the instruction that should have ended it, some dozen times.
+A signal ends such a program after an instruction or two, and little would be tried. So the signals here are stubborn:
+they let a program go on behind the instruction that should have ended it, some dozen times.
 
 Plain random bytes soon meet an undefined opcode. So most programs are stitched from pieces: instructions that are
 privileged, rare, or deal with the system, system calls with random arguments, random encodings that begin like an
@@ -23,6 +23,7 @@ from emu import Halt, Machine
 from emu.image import Image, Segment
 from kernel import Kernel, Process
 from kernel.process import Registers
+from kernel.signals import SIGKILL, SigInfo, Signals
 
 __all__ = ["LIMIT", "random_image", "run_seed"]
 
@@ -30,7 +31,6 @@ LIMIT = 20_000
 """Instructions after which a program is stopped."""
 TEXT, DATA, READ_ONLY = 0x401000, 0x500000, 0x600000
 PAGE = 4096
-SIGKILL = 9
 
 ENDINGS = ("f4", "0f0b", "cc", "cd80", "eb fe", "c3")
 
@@ -253,20 +253,23 @@ def random_image(seed: int) -> Image:
     return Image(f"seed {seed}", TEXT + rng.choice((0, 0, rng.randrange(64))), segments)
 
 
-class StubbornKernel(Kernel):
-    """Does not end a program at its first signal, but lets it go on at another address, up to `lives` times."""
+class StubbornSignals(Signals):
+    """A program does not end at its first signal, but goes on at another address, up to `lives` times."""
 
-    lives = 30
+    def __init__(self, kernel: Kernel, process: Process) -> None:
+        super().__init__()
+        self._kernel, self._process, self._lives = kernel, process, 30
 
-    def kill(self, process: Process, signal: int, address: int | None = None) -> None:
+    def take(self) -> SigInfo | None:
         """Let a program go on with the byte after the one at which it failed; a jump too far ends in its text."""
-        if signal == SIGKILL or not self.lives:
-            super().kill(process, signal, address)
-            return
-        self.lives -= 1
-        registers = Registers(self.memory, process.registers_va)
+        info = super().take()
+        if info is None or info.number == SIGKILL or not self._lives:
+            return info
+        self._lives -= 1
+        registers = Registers(self._kernel.memory, self._process.registers_va)
         after = registers["rip"] + 1
         registers["rip"] = after if TEXT <= after < TEXT + 2 * PAGE else TEXT + after % PAGE
+        return None
 
 
 def _set_registers(kernel: Kernel, process: Process, rng: Random) -> None:
@@ -283,8 +286,9 @@ def run_seed(seed: int) -> str:
     options = rng.choice(({}, {"engine": "access", "tlb_policy": "plru"}, {"tlb": False}, {"tlb_policy": "fifo"}))
     machine = Machine(rng.choice(("skylake", "haswell", "zen2")), "2M", **options)
     machine.max_instructions = LIMIT
-    kernel = StubbornKernel(machine, stdin=io.BytesIO(rng.randbytes(5000)), pcid=bool(rng.randrange(2)))
+    kernel = Kernel(machine, stdin=io.BytesIO(rng.randbytes(5000)), pcid=bool(rng.randrange(2)))
     process = kernel.spawn(random_image(seed))
+    process.signals = StubbornSignals(kernel, process)
     _set_registers(kernel, process, rng)
     result = kernel.run()
     assert result.stats["frames"]["leaked"] == 0
