@@ -138,7 +138,7 @@ class Process:
         self.tgid = self.tgid or self.pid
         self.group = self.group or self.tgid
         self.session = self.session or self.group
-        self.mm.limits = self.limits
+        self.mm.limits = self.files.limits = self.limits
 
     @property
     def alive(self) -> bool:

@@ -1,11 +1,10 @@
 """Programs made of system calls on files, which print every answer: for cr3 and for the real kernel alike.
 
-    program([("open", "f", O_RDWR | O_CREAT, 0o644), ("write", 3, "text", 4), ("close", 3)])
+    program('open("f", O_RDWR | O_CREAT, 0o644); write(3, "text", 4); close(3)')
 
-An argument is a number, a string (its address is passed), `BUFFER` (the address of a buffer of 64 KiB), `BUFFER + n`,
-or ("words", ...), a table of 64-bit numbers. ("dump", n) writes the first n bytes of the buffer to standard output,
-("dump_at", offset, n) others; ("fill", n) makes the buffer's first n bytes 1, 2, 3 ...; ("poke", address, value) stores
-a word.
+An argument is a number or a name of one, a string (its address is passed), `BUFFER` (the address of 64 KiB of memory),
+or words(...), a table of 64-bit numbers. dump(n) writes the first n bytes of the buffer to standard output,
+dump_at(offset, n) others; fill(n) makes the buffer's first n bytes 1, 2, 3 ...; poke(address, value) stores a word.
 
 Under the real kernel a program runs in a new, empty directory; under cr3 in the root of a new kernel. Both begin by
 making a directory `d` and entering it.
@@ -13,8 +12,10 @@ making a directory `d` and entering it.
 
 from __future__ import annotations
 
+import ast
+import resource
 import subprocess
-from collections.abc import Sequence
+import textwrap
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,19 @@ from native import NativeResult, build_native
 
 from kernel.syscalls import syscall_at
 
-__all__ = ["BUFFER", "NUMBERS", "program", "run_in"]
+__all__ = ["BUFFER", "CONSTANTS", "NUMBERS", "program", "run_in"]
 
 BUFFER = 0x7000_0000
 """Where every program maps its buffer."""
 
+CONSTANTS = {
+    **{"BUFFER": BUFFER, "AT_FDCWD": -100, "AT_SYMLINK_NOFOLLOW": 0x100, "AT_EMPTY_PATH": 0x1000},
+    **{"O_RDONLY": 0, "O_WRONLY": 1, "O_RDWR": 2, "O_CREAT": 0o100, "O_EXCL": 0o200, "O_TRUNC": 0o1000},
+    **{"O_APPEND": 0o2000, "O_NONBLOCK": 0o4000, "O_DIRECTORY": 0o200000, "O_NOFOLLOW": 0o400000},
+    **{"O_CLOEXEC": 0o2000000, "O_PATH": 0o10000000, "O_TMPFILE": 0o20200000, "NEW": 0o102},
+    **{"SEEK_SET": 0, "SEEK_CUR": 1, "SEEK_END": 2, "SEEK_DATA": 3, "SEEK_HOLE": 4, "F_DUPFD": 0},
+}
+"""What the calls can name; NEW is O_RDWR | O_CREAT."""
 NUMBERS = {call.name: number for number in range(512) if (call := syscall_at(number)) is not None}
 """System calls by name."""
 
@@ -116,19 +125,38 @@ class _Source:
                 self.code.append("    call show")
 
 
-def program(steps: Sequence[tuple[Any, ...]]) -> str:
-    """The source of a program that takes these steps, one after another, and exits with 0."""
+def _steps(calls: str) -> list[tuple[Any, ...]]:
+    """Name and arguments of each call."""
+    names: dict[str, Any] = {**CONSTANTS, "words": lambda *numbers: ("words", *numbers)}
+    found = []
+    for statement in ast.parse(textwrap.dedent(calls).strip()).body:
+        assert isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call), ast.unparse(statement)
+        name = ast.unparse(statement.value.func)
+        found.append((name, *(eval(ast.unparse(argument), names) for argument in statement.value.args)))
+    return found
+
+
+def program(calls: str) -> str:
+    """The source of a program that makes these calls, one after another, and exits with 0."""
     source = _Source()
     source.call(NUMBERS["mkdir"], "d", 0o755)
     source.call(NUMBERS["chdir"], "d")
-    for step in steps:
+    for step in _steps(calls):
         source.step(*step)
     source.call(NUMBERS["exit"], 0)
     return "\n".join([_BEGIN, *source.code, _SHOW, "    .data", *source.data, ""])
 
 
 def run_in(folder: Path, text: str, stdin: bytes = b"") -> NativeResult:
-    """Run a program under the real kernel in a folder."""
-    done = subprocess.run([build_native(text)], input=stdin, stdout=subprocess.PIPE, cwd=folder, timeout=10)
+    """Run a program under the real kernel in a folder, with the limits and the umask that a process has by default."""
+    done = subprocess.run(
+        [build_native(text)],
+        input=stdin,
+        stdout=subprocess.PIPE,
+        cwd=folder,
+        timeout=10,
+        umask=0o022,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024)),
+    )
     status = done.returncode
     return NativeResult(done.stdout, status if status >= 0 else None, -status if status < 0 else None)

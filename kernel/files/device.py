@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from ..exceptions import Errno
-from .file import File, OpenFlag
+from .file import File
 from .inode import Dentry, Inode, SuperBlock
 from .iov import IovIter
 
@@ -51,7 +51,7 @@ class Device(Inode):
         opened = _DEVICES.get(self.rdev) if self.kind == stat.S_IFCHR else None
         if opened is None:
             raise Errno(errno.ENXIO)
-        return opened(dentry, flags | OpenFlag.LARGEFILE, kernel)
+        return opened(dentry, flags, kernel)
 
 
 class DeviceFile(File):

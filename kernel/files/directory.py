@@ -54,9 +54,9 @@ class Directory(Inode):
 
     def open(self, kernel: Kernel, dentry: Dentry, flags: int) -> DirectoryFile:
         """Raises Errno: EISDIR for writing."""
-        if flags & OpenFlag.ACCMODE or flags & OpenFlag.CREAT:
+        if flags & (OpenFlag.ACCMODE | OpenFlag.CREAT | OpenFlag.TRUNC):
             raise Errno(errno.EISDIR)
-        return DirectoryFile(dentry, flags | OpenFlag.LARGEFILE, kernel)
+        return DirectoryFile(dentry, flags, kernel)
 
 
 class TreeDirectory(Directory):

@@ -20,7 +20,7 @@ from ..wait import Wait, WaitQueue
 from .inode import Dentry, Inode
 from .iov import IovIter
 
-__all__ = ["File", "OpenFlag", "Poll"]
+__all__ = ["MAX_OFFSET", "File", "OpenFlag", "Poll"]
 
 MAX_OFFSET: Final = (1 << 63) - 1
 """Largest file offset (MAX_LFS_FILESIZE)."""
@@ -53,8 +53,8 @@ class OpenFlag:
     """Every flag that exists (VALID_OPEN_FLAGS)."""
     CREATION: Final = CREAT | EXCL | NOCTTY | TRUNC | CLOEXEC
     """Flags of opening only; an open file does not remember them (do_dentry_open)."""
-    SETTABLE: Final = APPEND | NONBLOCK | ASYNC | DIRECT | NOATIME
-    """What fcntl(F_SETFL) can change (SETFL_MASK)."""
+    SETTABLE: Final = APPEND | NONBLOCK | DIRECT | NOATIME
+    """What fcntl(F_SETFL) can change (SETFL_MASK); nothing here can send signals by itself, so not ASYNC."""
 
 
 class Poll:
@@ -139,10 +139,8 @@ class File:
                 raise Errno(errno.ENXIO)
             return offset if whence == os.SEEK_DATA else end
         start = {os.SEEK_SET: 0, os.SEEK_CUR: self.offset, os.SEEK_END: end}.get(whence)
-        if start is None or start + offset < 0:
+        if start is None or not 0 <= start + offset <= MAX_OFFSET:
             raise Errno(errno.EINVAL)
-        if start + offset > MAX_OFFSET:
-            raise Errno(errno.EOVERFLOW if whence != os.SEEK_SET else errno.EINVAL)
         return start + offset
 
     def poll(self) -> int:

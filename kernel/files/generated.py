@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 
 from ..exceptions import Errno
 from .directory import FIRST_POSITION, Directory, Entry, Symlink
-from .file import File, OpenFlag
+from .file import File
 from .inode import Dentry, Inode, SuperBlock
 from .iov import IovIter
 
@@ -140,7 +140,7 @@ class GeneratedFile(Inode):
 
     def open(self, kernel: Kernel, dentry: Dentry, flags: int) -> OpenGenerated:
         """Open it."""
-        return OpenGenerated(dentry, flags | OpenFlag.LARGEFILE, kernel, self)
+        return OpenGenerated(dentry, flags, kernel, self)
 
     def truncate(self, size: int) -> None:
         """Opening with O_TRUNC is allowed and does nothing."""
@@ -170,20 +170,20 @@ class OpenGenerated(File):
         return copied
 
     def write(self, source: IovIter, position: int) -> int:
-        """Raises Errno: EIO if nothing can be set, EFAULT, EINVAL."""
+        """Set a knob, if it is written from its start. Raises Errno: EIO for other files, EFAULT, EINVAL."""
         if self._generated.store is None:
             raise Errno(errno.EIO)
         size = source.left
         text = source.copy_from(size)
         if len(text) < size:
             raise Errno(errno.EFAULT)
-        if text:
+        if text and not position:
             self._generated.store(self._kernel, text)
         return size
 
     def seek_target(self, offset: int, whence: int, end: int) -> int:
-        """It has no end to seek from."""
-        if whence > 1:
+        """What cannot be written has no end to seek from (seq_lseek)."""
+        if whence > 1 and self._generated.store is None:
             raise Errno(errno.EINVAL)
         return super().seek_target(offset, whence, end)
 
@@ -230,7 +230,7 @@ class GeneratedDirectory(Directory):
         """What has a name here."""
         names = self._names()
         if PID in names and name.isdigit():
-            process = _living(kernel).get(int(name))
+            process = _living(kernel).get(name)
             return Dentry(name, here, self._inode(PID, None, process)) if process else None
         if name not in names or name == PID:
             return None
@@ -241,7 +241,7 @@ class GeneratedDirectory(Directory):
         names = sorted(self._names())
         if PID in names:
             names.remove(PID)
-            names += [b"%d" % pid for pid in _living(kernel)]
+            names += list(_living(kernel))
         yield from numbered(kernel, self, here, names, position)
 
 
@@ -279,8 +279,8 @@ def numbered(kernel: Kernel, directory: Directory, here: Dentry, names: list[byt
             yield Entry(index, dentry.inode.number, dentry.inode.kind, name)
 
 
-def _living(kernel: Kernel) -> dict[int, Process]:
-    return {process.pid: process for process in kernel.processes if process.alive}
+def _living(kernel: Kernel) -> dict[bytes, Process]:
+    return {b"%d" % process.pid: process for process in kernel.processes if process.alive}
 
 
 def generated_tree(sb: SuperBlock, path: bytes) -> GeneratedDirectory:

@@ -67,7 +67,7 @@ class Pipe:
     def resize(self, size: int) -> int:
         """Have room for at least `size` bytes; returns for how many. Raises Errno: EINVAL, EPERM, EBUSY."""
         slots = 1 << max(-(-size // PAGE_SIZE) - 1, 0).bit_length()
-        if not size or size >> 31:
+        if size > 1 << 31:
             raise Errno(errno.EINVAL)
         if slots > self.MOST_SLOTS:
             raise Errno(errno.EPERM)
@@ -188,34 +188,40 @@ class PipeEnd(File):
 
     def write(self, source: IovIter, position: int) -> int | Wait:
         """Put everything in, and wait for room if need be. Raises Errno: EPIPE, EAGAIN, EFAULT, ENOMEM."""
-        process, done = self._kernel.current, 0
-        self._check_readers(process)
-        if source.left:
-            done = self._fill_last(source)
+        if not source.left:
+            return 0
+        process = self._kernel.current
+        self.check_readers(process)
+        done = self._fill_last(source)
 
         def attempt() -> int | None:
             nonlocal done
             try:
                 while source.left:
-                    self._check_readers(process)
+                    self.check_readers(process)
                     if self.pipe.full:
                         return None
                     done += self._fill_page(source)
+                    wait.on_signal = done  # a signal ends the call, but what is in the pipe is written
             except Errno:
                 if not done:
                     raise
             return done
 
+        wait = Wait((self.pipe.writable,), attempt)
+        if done:
+            wait.on_signal = done
         result = attempt()
         if result is not None:
             return result
         if not self.nonblocking:
-            return Wait((self.pipe.writable,), attempt)
+            return wait
         if not done:
             raise Errno(errno.EAGAIN)
         return done
 
-    def _check_readers(self, process: Process) -> None:
+    def check_readers(self, process: Process) -> None:
+        """Raises Errno(EPIPE), and sends SIGPIPE, if nobody could ever read."""
         if self.pipe.readers:
             return
         self._kernel.send_signal(process, SIGPIPE)

@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["meminfo"]
 
-COMM_LEN = 15
-"""Bytes of a process's name (TASK_COMM_LEN without the null)."""
-
 
 def _known(process: Process | None) -> Process:
     """The process of a file below /proc/[pid]. Raises Errno(ESRCH)."""
@@ -119,9 +116,8 @@ def cmdline(_kernel: Kernel, process: Process | None) -> bytes:
 
 @proc_file("/proc/[pid]/comm")
 def comm(_kernel: Kernel, process: Process | None) -> bytes:
-    """The name of the program's file, as far as it fits."""
-    path = _known(process).image.path.encode("utf-8", "surrogateescape")
-    return path.rpartition(b"/")[2][:COMM_LEN] + b"\n"
+    """Its name."""
+    return _known(process).name.encode("utf-8", "surrogateescape") + b"\n"
 
 
 @proc_link("/proc/[pid]/exe")

@@ -11,7 +11,7 @@ from emu.pte import PAGE_SIZE
 
 from ..exceptions import Errno
 from ..vma import Backing
-from .file import MAX_OFFSET, File, OpenFlag
+from .file import File, OpenFlag
 from .inode import BLOCK, Dentry, Inode, SuperBlock
 from .iov import IovIter
 from .page_cache import Mapping
@@ -43,7 +43,7 @@ class Regular(Inode):
         """Raises Errno: EROFS."""
         if self.read_only and (flags & OpenFlag.ACCMODE or flags & OpenFlag.TRUNC):
             raise Errno(errno.EROFS)
-        return RegularFile(dentry, flags | OpenFlag.LARGEFILE, self)
+        return RegularFile(dentry, flags, self)
 
     def truncate(self, size: int) -> None:
         """Set the size."""
@@ -112,10 +112,6 @@ class RegularFile(File):
         """Page by page, as far as the user's memory gives it (generic_perform_write)."""
         done = 0
         while source.left:
-            if position >= MAX_OFFSET:
-                if not done:
-                    raise Errno(errno.EFBIG)
-                break
             wanted = min(source.left, PAGE_SIZE - position % PAGE_SIZE)
             data = source.copy_from(wanted)
             written = self._write_part(position, data, done)

@@ -8,19 +8,17 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from ..exceptions import Errno
+from ..limits import Limits, Resource
 from .file import File
 from .inode import Dentry
 
 if TYPE_CHECKING:
     from ..kernel import Kernel
 
-__all__ = ["RLIMIT_NOFILE", "Descriptor", "FilesStruct"]
-
-RLIMIT_NOFILE: Final = 1024
-"""Descriptors that a process may have (INR_OPEN_CUR in include/linux/fs.h)."""
+__all__ = ["Descriptor", "FilesStruct"]
 
 
 @dataclass(slots=True)
@@ -34,11 +32,11 @@ class Descriptor:
 class FilesStruct:
     """A process's descriptors, its working directory `cwd`, its `root`, and its `umask`.
 
-    `limit` is the lowest number that a descriptor cannot have.
+    `limits` are those of its process.
     """
 
-    def __init__(self, root: Dentry, cwd: Dentry, umask: int = 0o022, limit: int = RLIMIT_NOFILE) -> None:
-        self.root, self.cwd, self.umask, self.limit = root, cwd, umask, limit
+    def __init__(self, root: Dentry, cwd: Dentry, umask: int = 0o022) -> None:
+        self.root, self.cwd, self.umask, self.limits = root, cwd, umask, Limits()
         self._table: dict[int, Descriptor] = {}
         self._users = 1
 
@@ -55,6 +53,11 @@ class FilesStruct:
 
     def __len__(self) -> int:
         return len(self._table)
+
+    @property
+    def limit(self) -> int:
+        """The lowest number that no descriptor can have (RLIMIT_NOFILE)."""
+        return self.limits.soft(Resource.NOFILE)
 
     # --- one descriptor ---------------------------------------------------------------------------------------------
 
@@ -105,7 +108,7 @@ class FilesStruct:
 
     def fork(self) -> FilesStruct:
         """A copy whose descriptors share the open files."""
-        child = FilesStruct(self.root, self.cwd, self.umask, self.limit)
+        child = FilesStruct(self.root, self.cwd, self.umask)
         for fd, descriptor in self._table.items():
             child._table[fd] = Descriptor(descriptor.file.get(), descriptor.close_on_exec)
         return child

@@ -48,14 +48,15 @@ def creat(kernel: Kernel, path_va: int, mode: int) -> int | Wait:
 @syscall(257)
 def openat(kernel: Kernel, dirfd: int, path_va: int, flags: int, mode: int) -> int | Wait:
     """Open a file by a path from a directory (do_sys_openat2)."""
-    flags = _checked_flags(flags & 0xFFFF_FFFF & OpenFlag.ALL)
+    flags = _checked_flags(flags & OpenFlag.ALL | OpenFlag.LARGEFILE)
     path = path_at(kernel, path_va)
     files = kernel.current.files
     files.free_number()
     walk = walk_from(kernel, dirfd, path)
     if flags & OpenFlag.CREAT or not path:
         # A link at the end is followed to where the new file will be, unless the file has to be new.
-        last = walk.last(path, follow=not flags & (OpenFlag.EXCL | OpenFlag.NOFOLLOW))
+        follow = not flags & (OpenFlag.EXCL | OpenFlag.NOFOLLOW) and not path.endswith(b"/")
+        last = walk.last(path, follow=follow)
         file = _open_or_create(kernel, last, flags, mode & PERMISSIONS & ~files.umask)
     elif flags & OpenFlag.TMPFILE == OpenFlag.TMPFILE:
         file = _open_temporary(kernel, walk.find(path), flags, mode & PERMISSIONS & ~files.umask)
@@ -165,7 +166,7 @@ def memfd_create(kernel: Kernel, name_va: int, flags: int) -> int:
     inode.nlink = 0
     dentry = Dentry(b"/memfd:" + name, None, inode, unlinked=True)
     return kernel.current.files.install(
-        inode.open(kernel, dentry, OpenFlag.RDWR), close_on_exec=bool(flags & MFD_CLOEXEC)
+        inode.open(kernel, dentry, OpenFlag.RDWR | OpenFlag.LARGEFILE), close_on_exec=bool(flags & MFD_CLOEXEC)
     )
 
 

@@ -138,8 +138,8 @@ def buffers(kernel: Kernel, iov_va: int, count: int) -> UserIter:
     for va, size in zip(words[::2], words[1::2]):
         if size >> 63:
             raise Errno(errno.EINVAL)
-        check_range(va, size)
-        size = min(size, MAX_RW_COUNT - total)
-        segments.append((va, size))
-        total += size
+        used = min(size, MAX_RW_COUNT - total)
+        check_range(va, used if count == 1 else size)  # import_ubuf cuts first, __import_iovec checks first
+        segments.append((va, used))
+        total += used
     return UserIter(kernel.user, segments)

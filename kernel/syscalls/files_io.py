@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import errno
+import stat
 import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from ..exceptions import Errno
-from ..files.file import File, OpenFlag
+from ..files.directory import DirectoryFile
+from ..files.file import MAX_OFFSET, File, OpenFlag
 from ..files.iov import IovIter, KernelIter
-from ..files.regular import Regular, RegularFile
+from ..files.pipe import PipeEnd
+from ..files.regular import RegularFile
 from ..wait import Wait
 from . import syscall
 from .files_arguments import (
@@ -45,8 +48,15 @@ def _writable(kernel: Kernel, fd: int) -> File:
     return file
 
 
+def _verify_area(file: File, position: int, moved: IovIter) -> None:
+    """Raises Errno: EINVAL if a position would become larger than there are (rw_verify_area)."""
+    if file.seekable and position + moved.left > MAX_OFFSET:
+        raise Errno(errno.EINVAL)
+
+
 def _read(file: File, to: IovIter) -> int | Wait:
     """Read at the file's own position, and move it."""
+    _verify_area(file, file.offset, to)
     result = file.read(to, file.offset)
     if file.seekable and isinstance(result, int):
         file.offset += result
@@ -57,6 +67,7 @@ def _write(file: File, source: IovIter) -> int | Wait:
     """Write at the file's own position, or at its end, and move it."""
     if file.flags & OpenFlag.APPEND and file.seekable and source.left:
         file.offset = file.inode.size
+    _verify_area(file, file.offset, source)
     result = file.write(source, file.offset)
     if file.seekable and isinstance(result, int):
         file.offset += result
@@ -104,9 +115,8 @@ def _check_offset(offset: int) -> int:
 def pread64(kernel: Kernel, fd: int, buffer: int, count: int, offset: int) -> int | Wait:
     """Read at a position."""
     _check_offset(offset)
-    open_file(kernel, fd)
     position = _position(open_file(kernel, fd), offset)
-    return _readable(kernel, fd).read(one_buffer(kernel, buffer, count), position)
+    return _read_at(_readable(kernel, fd), one_buffer(kernel, buffer, count), position)
 
 
 @syscall(18)
@@ -117,7 +127,13 @@ def pwrite64(kernel: Kernel, fd: int, buffer: int, count: int, offset: int) -> i
     return _write_at(_writable(kernel, fd), one_buffer(kernel, buffer, count), position)
 
 
+def _read_at(file: File, to: IovIter, position: int) -> int | Wait:
+    _verify_area(file, position, to)
+    return file.read(to, position)
+
+
 def _write_at(file: File, source: IovIter, position: int) -> int | Wait:
+    _verify_area(file, position, source)
     return file.write(source, file.inode.size if file.flags & OpenFlag.APPEND else position)
 
 
@@ -126,7 +142,7 @@ def preadv(kernel: Kernel, fd: int, iov: int, count: int, offset: int) -> int | 
     """Read into several buffers at a position."""
     _check_offset(offset)
     position = _position(open_file(kernel, fd), offset)
-    return _readable(kernel, fd).read(buffers(kernel, iov, count), position)
+    return _read_at(_readable(kernel, fd), buffers(kernel, iov, count), position)
 
 
 @syscall(296)
@@ -159,10 +175,9 @@ def sendfile(kernel: Kernel, out_fd: int, in_fd: int, offset_va: int, count: int
     if position is not None and not source.seekable:
         raise Errno(errno.ESPIPE)
     target = _writable(kernel, out_fd)
-    if not isinstance(source, RegularFile) or target.flags & OpenFlag.APPEND:
-        raise Errno(errno.EINVAL)
     if int64(count) < 0 or (position is not None and position < 0):
         raise Errno(errno.EINVAL)
+    _check_splice(kernel, source, target, count)
     start = source.offset if position is None else position
     result = _copy(source, start, target, min(count, MAX_RW_COUNT))
 
@@ -176,11 +191,23 @@ def sendfile(kernel: Kernel, out_fd: int, in_fd: int, offset_va: int, count: int
     return _then(result, finish)
 
 
-def _copy(source: RegularFile, position: int, target: File, count: int) -> int | Wait:
+def _check_splice(kernel: Kernel, source: File, target: File, count: int) -> None:
+    """Raises Errno: EPIPE for a pipe that nobody reads, EINVAL for what has no positions, and for appending."""
+    if isinstance(target, PipeEnd):
+        target.check_readers(kernel.current)
+    elif target.flags & OpenFlag.APPEND:
+        raise Errno(errno.EINVAL)
+    if count and (not source.seekable or isinstance(source, DirectoryFile)):
+        raise Errno(errno.EINVAL)
+
+
+def _copy(source: File, position: int, target: File, count: int) -> int | Wait:
     """Copy up to `count` bytes to the target's own position."""
     done = 0
     while done < count:
-        data = source.mapping.read(position + done, min(SENDFILE_STEP, count - done))
+        taken = KernelIter(room=min(SENDFILE_STEP, count - done))
+        source.read(taken, position + done)
+        data = taken.data
         if not data:
             break
         written = _write(target, KernelIter(data))
@@ -228,12 +255,13 @@ def copy_file_range(kernel: Kernel, in_fd: int, in_va: int, out_fd: int, out_va:
 def _copy_range(source: File, start: int, target: File, to: int, count: int) -> int:
     """Raises Errno: EISDIR, EINVAL, EBADF (generic_copy_file_checks)."""
     for file in (source, target):
-        if file.inode.kind == 0o040000:
+        if file.inode.kind == stat.S_IFDIR:
             raise Errno(errno.EISDIR)
     if not isinstance(source, RegularFile) or not isinstance(target, RegularFile):
         raise Errno(errno.EINVAL)
     if not source.readable or not target.writable or target.flags & OpenFlag.APPEND:
         raise Errno(errno.EBADF)
+    count = min(count, max(source.mapping.size - start, 0))
     if start < 0 or to < 0 or (source.inode is target.inode and start < to + count and to < start + count):
         raise Errno(errno.EINVAL)
     done = 0
@@ -263,7 +291,7 @@ def ftruncate(kernel: Kernel, fd: int, size: int) -> int:
     if int64(size) < 0:
         raise Errno(errno.EINVAL)
     file = open_file(kernel, fd)
-    if not isinstance(file.inode, Regular) or not file.writable:
+    if file.inode.kind != stat.S_IFREG or not file.writable:
         raise Errno(errno.EINVAL)
     file.inode.truncate(size)
     return 0

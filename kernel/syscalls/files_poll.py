@@ -59,7 +59,7 @@ def _poll(kernel: Kernel, fds_va: int, count: int, nanoseconds: int | None) -> i
         return result
     frequency = kernel.machine.profile.cpu.frequency_mhz
     deadline = None if nanoseconds is None else kernel.now + nanoseconds * frequency // 1000
-    return Wait(tuple(_queues(kernel, [fd for fd, _, _ in records])), attempt, deadline)
+    return Wait(tuple(_queues(kernel, [fd for fd, _, _ in records])), attempt, deadline, on_signal=-errno.EINTR)
 
 
 def _ready(kernel: Kernel, fd: int, events: int) -> int:
