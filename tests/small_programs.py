@@ -25,7 +25,13 @@ _BEGIN = r"""
     .equ    MMAP, 9
     .equ    NORESERVE, 0x4022
     .equ    MUNMAP, 11
+    .equ    MPROTECT, 10
     .equ    BRK, 12
+    .equ    MREMAP, 25
+    .equ    MADVISE, 28
+    .equ    SCHED_YIELD, 24
+    .equ    FORK, 57
+    .equ    WAIT4, 61
     .equ    GETPID, 39
     .equ    EXIT, 60
     .equ    GETTID, 186
