@@ -43,7 +43,7 @@ class Options:
     """A machine and what runs on it. `programs` are files; all of them get the same `arguments`.
 
     `pti` None follows the processor (for now: off), `pcid` None means: if the processor has it. `until` is a
-    symbol of the first program.
+    symbol of the first program. `root` is a folder that the programs see as `/`, `files` are HOST:GUEST pairs.
     """
 
     programs: tuple[str, ...]
@@ -57,6 +57,8 @@ class Options:
     pti: bool | None = None
     pcid: bool | None = None
     populate: bool = False
+    root: str | None = None
+    files: tuple[str, ...] = ()
     seed: int = 1
     until: str | None = None
     max_instructions: int = MAX_INSTRUCTIONS
@@ -177,6 +179,14 @@ _MACHINE: Final = (
         help="Tag TLB entries with their address space; by default if the CPU can.",
     ),
     click.option("--populate", is_flag=True, help="Give memory its frames at once: no demand paging."),
+    click.option("--root", metavar="DIR", help="A folder that the programs see as /; it is read, never written."),
+    click.option(
+        "--file",
+        "files",
+        multiple=True,
+        metavar="HOST:GUEST[:rw]",
+        help="A file that the programs see under the path GUEST, read-only unless :rw follows. Can be repeated.",
+    ),
     click.option("--seed", type=click.IntRange(0), default=1, metavar="N", help="Seed of all that is random."),
     count_option(
         "--max-instructions",

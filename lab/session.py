@@ -22,6 +22,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from emu import Halt, InputError, Machine
@@ -30,7 +31,7 @@ from kernel import Kernel, Result
 
 from .options import Options
 
-__all__ = ["EXIT_LIMIT", "Options", "Session", "exit_status", "interruptible"]
+__all__ = ["EXIT_LIMIT", "Options", "Session", "exit_status", "host_file", "interruptible"]
 
 EXIT_LIMIT: Final = 124
 """Exit code when the instruction limit ended a run, as timeout(1) has it."""
@@ -72,6 +73,8 @@ class Session:
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
+            root=Path(options.root) if options.root is not None else None,
+            files=dict(map(host_file, options.files)),
         )
 
     def _choose_pcid(self, wanted: bool | None) -> bool:
@@ -105,6 +108,20 @@ class Session:
             "pcid": "on" if self.pcid else "off",
         }
         return given | resolved
+
+
+def host_file(pair: str) -> tuple[str, Path]:
+    """The guest's path and the host's of a HOST:GUEST pair; `:rw` stays with the guest's. Raises InputError.
+
+    >>> guest, host = host_file("notes.txt:/tmp/notes:rw")
+    >>> guest, host.name
+    ('/tmp/notes:rw', 'notes.txt')
+    """
+    paths, writable = pair.removesuffix(":rw"), pair.endswith(":rw")
+    host, _, guest = paths.rpartition(":")
+    if not host or not guest.startswith("/"):
+        raise InputError(f"--file {pair}: expected HOST:GUEST, where GUEST begins with /")
+    return guest + (":rw" if writable else ""), Path(host)
 
 
 def exit_status(result: Result) -> int:

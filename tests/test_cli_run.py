@@ -212,6 +212,8 @@ def test_the_configuration_says_how_every_option_was_resolved() -> None:
         "pti": "off",
         "pcid": "off",
         "populate": False,
+        "root": None,
+        "files": [],
         "seed": 1,
         "until": None,
         "max_instructions": 10_000_000_000,

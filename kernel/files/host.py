@@ -177,7 +177,7 @@ def add_host_files(file_system: FileSystem, files: Mapping[str, Path]) -> None:
         path, writable = guest.removesuffix(":rw"), guest.endswith(":rw")
         if not path.startswith("/"):
             raise InputError(f"{guest}: the guest's path of a file begins with /")
-        source = HostFile(partial(os.open, host))
+        source = HostFile(partial(os.open, host.absolute()))
         try:
             size = _regular_size(host, os.O_RDWR if writable else os.O_RDONLY)
             file_system.add_file(os.fsencode(path), source, size, writable=writable)
