@@ -3,7 +3,7 @@
     pa  0x08000   IDT, GDT, TSS, handlers: a page each; the kernel sees all of RAM at KERNEL + pa
     pa  0x10000   stacks, one page each: RSP0 and IST 1 to 3
     pa  0x20000   paging structures
-    pa  0x80000   free frames, for code and data
+    pa  0x80000   free frames, for code and data (from 0x100000 on only what a test maps there itself is used)
 
 Every vector has a gate to a handler of its own, which tells Python (VMCALL) and returns (IRETQ). What arrived is
 a `Frame`, exactly as the processor pushed it. A handler in Python decides whether to go on; where a test names none,
@@ -19,22 +19,22 @@ the machine stops.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from emu.assembler import assemble_source
 from emu.control import DescriptorTable
 from emu.interrupt import VECTOR_NAMES
-from emu.machine import Machine
-from emu.profile import Profile, load_profile
+from emu.machine import Halt, Machine
+from emu.profile import PagingStructureCaches, Profile, TlbGeometry, load_profile
 from emu.pte import ADDRESS_MASK, PAGE_SIZE, Pte
 
 __all__ = [
     *("END", "GDT", "HANDLERS", "IDT", "INTERRUPT_GATE", "ISTS", "KERNEL", "KERNEL_CODE", "KERNEL_CS", "KERNEL_SS"),
-    *("RSP0", "SKYLAKE", "STACK_TOP", "TRAP_GATE", "TSS", "USER_CODE", "USER_CS", "USER_SS"),
-    *("Bare", "Frame", "assemble"),
+    *("RSP0", "SIZES", "SKYLAKE", "STACK_TOP", "TRAP_GATE", "TSS", "USER", "USER_CODE", "USER_CS", "USER_SS"),
+    *("Bare", "Frame", "PageTables", "assemble", "geometry", "part"),
 ]
 
 KERNEL = 0xFFFF_8000_0000_0000
@@ -53,16 +53,19 @@ GDT_ENTRIES = {
     KERNEL_SS: 0x00CF_9200_0000_FFFF,
     USER_SS & ~3: 0x00CF_F200_0000_FFFF,
     USER_CS & ~3: 0x00AF_FA00_0000_FFFF,
-    0x40: 0x0000_8900_0000_0067 | (TSS & 0xFFFF) << 16,
+    0x40: 0x0000_8B00_0000_0067 | (TSS & 0xFFFF) << 16,
     0x48: KERNEL >> 32,
 }
 TSS_SELECTOR = 0x40
 WITH_ERROR_CODE = (8, 10, 11, 12, 13, 14, 17)
 INTERRUPT_GATE, TRAP_GATE = 0xE, 0xF
+PAGE_FAULT = 14
 RSP = 4
 HANDLER_SIZE = 16
 SKYLAKE = load_profile("skylake")
 USER = Pte.P | Pte.W | Pte.U
+SIZES = {4096: 1, 1 << 21: 2, 1 << 30: 3}
+"""Page sizes in bytes, and the level of the entry that maps such a page."""
 
 
 @dataclass(frozen=True)
@@ -86,25 +89,60 @@ class Frame:
         return VECTOR_NAMES.get(self.vector, f"int {self.vector:#x}")
 
 
+def geometry(entries: int, *sizes: str, ways: int | str = "full", fold: str = "linear") -> TlbGeometry:
+    """One TLB array, for all page sizes if none is named."""
+    return TlbGeometry(sizes=sizes or ("4K", "2M", "1G"), entries=entries, ways=ways, hash=fold)
+
+
+def part(*, psc: tuple[int, int, int] = (0, 0, 0), **tlbs: tuple[TlbGeometry, ...]) -> Profile:
+    """Skylake with other TLBs, and with so many entries for PML4Es, PDPTEs and PDEs."""
+    skylake = load_profile("skylake")
+    caches = PagingStructureCaches(*psc)
+    return replace(skylake, tlb=replace(skylake.tlb, **tlbs), paging_structure_caches=caches)
+
+
+class PageTables:
+    """The paging structures of one address space; `free` are frames for further tables."""
+
+    def __init__(self, machine: Machine, free: Iterable[int]) -> None:
+        self._ram, self._levels, self._free = machine.ram, machine.control.levels, iter(free)
+        self.top = next(self._free)
+
+    def entry(self, va: int, level: int = 1) -> int:
+        """Physical address of the entry of one level for `va`; missing tables above it are made."""
+        table = self.top
+        for upper in range(self._levels, level, -1):
+            place = table + 8 * (va >> 12 + 9 * (upper - 1) & 511)
+            if not self._ram.load64(place) & Pte.P:
+                self._ram.store64(place, next(self._free) | USER | Pte.A)
+            table = self._ram.load64(place) & ADDRESS_MASK
+        return table + 8 * (va >> 12 + 9 * (level - 1) & 511)
+
+    def map(self, va: int, pa: int, flags: int = USER, size: int = PAGE_SIZE) -> None:
+        """Map one page of `size` bytes."""
+        large = Pte.PS if size > PAGE_SIZE else 0
+        self._ram.store64(self.entry(va, SIZES[size]), pa | flags | large)
+
+
 class Bare:
     """The machine, with CPL 0 code at KERNEL_CODE and CPL 3 code at USER_CODE, a page each unless `map` adds some."""
 
-    def __init__(self, cpu: Profile = SKYLAKE, **options: object) -> None:
-        self.machine = Machine(cpu, "4M", **options)  # type: ignore[arg-type]
+    def __init__(self, cpu: str | Profile = SKYLAKE, ram: str = "4M", **options: object) -> None:
+        self.machine = Machine(cpu, ram, **options)  # type: ignore[arg-type]
         self.cpu, self.ram = self.machine.cpu, self.machine.ram
-        self._tables = iter(range(TABLES, FREE, PAGE_SIZE))
+        self._free_tables = iter(range(TABLES, FREE, PAGE_SIZE))
         self._frames = iter(range(FREE, self.ram.size, PAGE_SIZE))
-        self.top = next(self._tables)
+        self.tables = PageTables(self.machine, self._free_tables)
         self.frames: list[Frame] = []
         self.on: dict[int, Callable[[Frame], object]] = {}
         self.calls: dict[int, Callable[[], object]] = {}
         self.machine.monitor = self._monitor
         for pa in range(0, self.ram.size, 512 * PAGE_SIZE):
             table = self.entry(KERNEL + pa) // 8
-            self.ram.words[table : table + 512] = np.arange(pa, pa + 512 * PAGE_SIZE, PAGE_SIZE) | int(Pte.P | Pte.W)
+            self.ram.words[table : table + 512] = np.arange(pa, pa + 512 * PAGE_SIZE, PAGE_SIZE) | int(DIRECT_MAP)
         self.map(STACK_TOP - PAGE_SIZE)
         self.cpu.gprs[RSP] = STACK_TOP
-        self.machine.write_cr3(self.top)
+        self.machine.write_cr3(self.tables.top)
         self._build_tables()
 
     # --- building ---------------------------------------------------------------------------------------------
@@ -117,7 +155,8 @@ class Bare:
         self.ram.write(TSS + 4, RSP0.to_bytes(8, "little"))
         for ist, top in ISTS.items():
             self.ram.write(TSS + 0x1C + 8 * ist, top.to_bytes(8, "little"))
-        self.machine.interrupts.load_task_register(TSS_SELECTOR)
+        self.machine.control.task = DescriptorTable(KERNEL + TSS, 0x67)  # not by LTR, which would fill a TLB
+        self.machine.interrupts.task_selector = TSS_SELECTOR
         plain, coded = bytes.fromhex("0f01c1 48cf"), bytes.fromhex("0f01c1 4883c408 48cf")  # vmcall; add rsp, 8; iretq
         for vector in range(256):
             self.ram.write(HANDLERS + HANDLER_SIZE * vector, coded if vector in WITH_ERROR_CODE else plain)
@@ -142,15 +181,15 @@ class Bare:
         self.ram.store64(IDT + 16 * vector, low)
         self.ram.store64(IDT + 16 * vector + 8, offset >> 32)
 
+    def new_tables(self) -> PageTables:
+        """Another address space, with nothing but the kernel's part of the first."""
+        tables, level = PageTables(self.machine, self._free_tables), self.machine.control.levels
+        self.ram.store64(tables.entry(KERNEL, level), self.ram.load64(self.tables.entry(KERNEL, level)))
+        return tables
+
     def entry(self, va: int) -> int:
         """Physical address of the page-table entry for `va`; tables above it are made when they are missing."""
-        table = self.top
-        for shift in (39, 30, 21):
-            place = table + 8 * (va >> shift & 511)
-            if not self.ram.load64(place) & Pte.P:
-                self.ram.store64(place, next(self._tables) | USER)
-            table = self.ram.load64(place) & ADDRESS_MASK
-        return table + 8 * (va >> 12 & 511)
+        return self.tables.entry(va)
 
     def map(self, va: int, pa: int | None = None, flags: int = USER) -> int:
         """Map one page, a fresh one if no frame is named; returns its physical address."""
@@ -181,8 +220,7 @@ class Bare:
     def user(self, code: str | bytes, va: int = USER_CODE) -> None:
         """Put code at `va`, with `int 0x20` behind it, and be about to execute it at CPL 3."""
         self.put(_ended(code, va), va)
-        self.machine.interrupts.cs, self.machine.interrupts.ss = USER_CS, USER_SS
-        self.machine.set_cpl(3)
+        self.enter_user_mode()
         self.cpu.rip = va
 
     def kernel(self, code: str | bytes, va: int = KERNEL_CODE) -> None:
@@ -196,6 +234,35 @@ class Bare:
         """Run until an exception that nobody handles, or the end; returns its frame."""
         self.machine.run()
         return self.last
+
+    def execute(self, code: str, va: int, pa: int) -> Halt:
+        """Put code at `pa`, which the test maps at `va`, and run it up to `int 0x20`, at the CPL that there is.
+
+        Page faults and the end take a stack of their own, so RSP may be anything.
+        """
+        self.put_physical(code, va, pa)
+        return self.go(va)
+
+    def put_physical(self, code: str, va: int, pa: int) -> None:
+        """Assemble `code` for `va` and put it at `pa`."""
+        self.ram.write(pa, assemble(code, va))
+
+    def go(self, va: int) -> Halt:
+        """Run from `va` up to `int 0x20` as `execute` does."""
+        self.gate(PAGE_FAULT, ist=1)
+        self.gate(END, ist=1)
+        self.cpu.rip = va
+        return self.machine.run()
+
+    def enter_user_mode(self) -> None:
+        """Go on at CPL 3."""
+        self.machine.interrupts.cs, self.machine.interrupts.ss = USER_CS, USER_SS
+        self.machine.set_cpl(3)
+
+    @property
+    def faults(self) -> list[tuple[int, int | None]]:
+        """Address and error code of all page faults so far."""
+        return [(frame.cr2, frame.error_code) for frame in self.frames if frame.vector == PAGE_FAULT]
 
     @property
     def last(self) -> Frame:
@@ -227,6 +294,7 @@ class Bare:
         return Frame(vector, code, *words[:5], self.machine.control.cr2, stack, self.cpu.rflags)
 
 
+DIRECT_MAP = Pte.P | Pte.W | Pte.A | Pte.D
 GPRS = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{n}" for n in range(8, 16)))
 
 

@@ -13,7 +13,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from bare_metal import USER, BareMetal, geometry, part
+from bare import USER, Bare, Frame, geometry, part
 from scattered_programs import (
     ALIAS,
     CODE,
@@ -42,6 +42,7 @@ ENGINES = ("trap", "access")
 PAGE, MIB2, GIB1 = 0x1000, 1 << 21, 1 << 30
 STACK_PA = 0x30_0000
 NOFLUSH = 1 << 63
+PF = 14
 PATIENCE = 200_000
 """Instructions; the programs need some hundred."""
 
@@ -95,7 +96,7 @@ class Scene:
         self, seed: int, *, cpu: Profile | None = None, careful: bool = False, complete: bool = False, **options: Any
     ) -> None:
         random = Random(seed)
-        self.bare = BareMetal(cpu or random_part(random), seed=seed, **options)
+        self.bare = Bare(cpu or random_part(random), "16M", seed=seed, **options)
         self.machine, self.careful, self.complete = self.bare.machine, careful, complete
         self.spaces = [self.bare.tables, self.bare.new_tables()]
         self.order = random.sample(range(DATA_PAGES), DATA_PAGES)
@@ -107,7 +108,7 @@ class Scene:
         self.machine.ram.write(CODE, image.segments[0].data)
         self.start, self.end = image.symbols["start"], image.symbols["finish"] - CODES[0]
         self._choose_address_space(random)
-        self.bare.on_fault = self._on_fault
+        self.bare.on[PF] = self._on_fault
         self._whims = Random(seed + 1)
 
     def _map_views(self, tables: Any, random: Random) -> None:
@@ -147,10 +148,10 @@ class Scene:
         machine.write_cr3(first)
         registers[13], registers[14] = first | keep, second | keep
 
-    def _on_fault(self, va: int, _error_code: int) -> None:
+    def _on_fault(self, fault: Frame) -> None:
         """Map the page; every other time also change another one."""
         current = next(tables for tables in self.spaces if tables.top == self.machine.state.cr3)
-        page, whims = va & -PAGE, self._whims
+        page, whims = fault.cr2 & -PAGE, self._whims
         current.map(page, self._frame(page), USER | whims.choice([0, Pte.D]))
         victim = whims.choice([PLAIN, ALIAS]) + whims.randrange(DATA_PAGES) * PAGE
         if victim != page and whims.random() < 0.5:
@@ -286,11 +287,11 @@ def engine(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def misses(bare: BareMetal, kind: TlbKind) -> int:
+def misses(bare: Bare, kind: TlbKind) -> int:
     return int(bare.machine.state.misses[kind])
 
 
-def counting_stops_at(bare: BareMetal, source: str, va: int, pa: int) -> None:
+def counting_stops_at(bare: Bare, source: str, va: int, pa: int) -> None:
     """Run a program that ends at its label `end`, and not further: no interrupt delivery is counted."""
     image = assemble_source(source, addresses={".text": va}, entry=None)
     bare.machine.ram.write(pa, image.segments[0].data)
@@ -301,7 +302,7 @@ def counting_stops_at(bare: BareMetal, source: str, va: int, pa: int) -> None:
 def test_each_round_of_a_loop_across_two_pages_misses_twice_in_an_itlb_of_one_entry(engine: str) -> None:
     counted = []
     for rounds in (100, 300):
-        bare = BareMetal(part(itlb=(geometry(1),)), engine=engine, tlb_policy="fifo")
+        bare = Bare(part(itlb=(geometry(1),)), "16M", engine=engine, tlb_policy="fifo")
         for offset in (0, PAGE):
             bare.tables.map(CODES[0] + offset, CODE + offset)
         loop = f"mov ecx, {rounds}\n1: inc rax\n dec ecx\n jnz 1b"
@@ -312,7 +313,7 @@ def test_each_round_of_a_loop_across_two_pages_misses_twice_in_an_itlb_of_one_en
 
 def test_a_stale_small_page_wins_over_the_large_one_that_replaced_it(engine: str) -> None:
     """The dirty small page needs no assist, whichever of the two was used last."""
-    bare = BareMetal(part(dtlb=(geometry(8),)), engine=engine, tlb_policy="fifo")
+    bare = Bare(part(dtlb=(geometry(8),)), "16M", engine=engine, tlb_policy="fifo")
     old, new = 8 * GIB1, 8 * GIB1 + 5 * PAGE
     bare.tables.map(CODES[0], CODE)
     bare.tables.map(PLAIN, DATA)
@@ -339,16 +340,16 @@ def test_a_stale_small_page_wins_over_the_large_one_that_replaced_it(engine: str
 
 
 def test_a_store_across_two_pages_changes_nothing_if_the_second_is_missing(engine: str) -> None:
-    bare = BareMetal(engine=engine)
+    bare = Bare(ram="16M", engine=engine)
     bare.tables.map(CODES[0], CODE)
     bare.tables.map(PLAIN, DATA)
     before: list[bytes] = []
 
-    def bring(va: int, error_code: int) -> None:
+    def bring(_fault: Frame) -> None:
         before.append(bare.machine.ram.read(DATA, PAGE))
         bare.tables.map(PLAIN + PAGE, DATA + PAGE)
 
-    bare.on_fault = bring
+    bare.on[PF] = bring
     program = f"mov rbx, {PLAIN + PAGE - 3}\n mov rax, -1\n mov [rbx], rax\nend: nop"
     counting_stops_at(bare, program, CODES[0], CODE)
     assert bare.faults == [(PLAIN + PAGE, 2)]
@@ -358,7 +359,7 @@ def test_a_store_across_two_pages_changes_nothing_if_the_second_is_missing(engin
 
 
 def test_a_copy_between_two_views_of_one_frame_sees_its_own_stores(engine: str) -> None:
-    bare = BareMetal(part(dtlb=(geometry(1),)), engine=engine, tlb_policy="fifo")
+    bare = Bare(part(dtlb=(geometry(1),)), "16M", engine=engine, tlb_policy="fifo")
     bare.tables.map(CODES[0], CODE)
     for view in (PLAIN, ALIAS):
         bare.tables.map(view, DATA, USER | Pte.A | Pte.D)
@@ -370,7 +371,7 @@ def test_a_copy_between_two_views_of_one_frame_sees_its_own_stores(engine: str) 
 
 
 def test_a_privileged_instruction_may_end_a_block_that_lies_on_two_pages(engine: str) -> None:
-    bare = BareMetal(engine=engine)
+    bare = Bare(ram="16M", engine=engine)
     for offset in (0, PAGE):
         bare.tables.map(CODES[0] + offset, CODE + offset)
     place = "base: jmp start\n .org base + 4091\nstart: mov rax, cr3\n mov cr3, rax\n inc rdx\nend: nop"

@@ -7,7 +7,7 @@ that form changes inside an instruction that then asks the memory hardware.
 from __future__ import annotations
 
 import pytest
-from bare_metal import USER, BareMetal
+from bare import USER, Bare
 
 from emu.pte import Pte
 
@@ -25,14 +25,14 @@ USERS += ["cmovbe ecx, [rbx]", "rep stosb", "rep lodsb"]
 
 
 def flags_and_memory(operation: str, use: str, *, page: int, engine: str, watched: bool = False) -> tuple[int, bytes]:
-    bare = BareMetal(engine=engine)
+    bare = Bare(engine=engine)
     if watched:
         bare.machine.events.on("instruction", lambda _: None)
     bare.tables.map(CODE, CODE_PA)
     bare.tables.map(STACK, STACK_PA, USER | Pte.D)
     bare.tables.map(PAGE, PAGE_PA, page)
-    bare.on_fault = lambda *_: bare.tables.map(PAGE, PAGE_PA, USER | Pte.D)
-    bare.run(
+    bare.on[14] = lambda _: bare.tables.map(PAGE, PAGE_PA, USER | Pte.D)
+    bare.execute(
         f"""
         mov rsp, {STACK + 0x800}
         mov rbx, {PAGE}

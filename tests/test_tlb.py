@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from bare_metal import USER, BareMetal, part
+from bare import USER, Bare, part
 
 from emu.exceptions import ProcessorException
 from emu.pte import Access, Cr0, Cr4, Pte
@@ -25,16 +25,16 @@ PAGE_FAULT, GENERAL_PROTECTION = 14, 13
 
 
 @pytest.fixture
-def bare() -> BareMetal:
+def bare() -> Bare:
     """A Skylake without paging-structure caches, so that every walk reads all entries."""
-    return BareMetal(part())
+    return Bare(part())
 
 
-def walks(bare: BareMetal) -> int:
+def walks(bare: Bare) -> int:
     return sum(bare.machine.state.walks_by)
 
 
-def refused(bare: BareMetal, va: int, access: Access = Access.READ) -> int:
+def refused(bare: Bare, va: int, access: Access = Access.READ) -> int:
     """The error code of the page fault that an access causes."""
     with pytest.raises(ProcessorException) as caught:
         bare.machine.mmu.translate(va, access)
@@ -42,14 +42,14 @@ def refused(bare: BareMetal, va: int, access: Access = Access.READ) -> int:
     return caught.value.error_code or 0
 
 
-def translate(bare: BareMetal, va: int, access: Access = Access.READ) -> int:
+def translate(bare: Bare, va: int, access: Access = Access.READ) -> int:
     return bare.machine.mmu.translate(va, access)
 
 
 # --- a stale translation ----------------------------------------------------------------------------------
 
 
-def test_a_stale_translation_is_used_until_invlpg(bare: BareMetal) -> None:
+def test_a_stale_translation_is_used_until_invlpg(bare: Bare) -> None:
     bare.tables.map(PAGE, OLD)
     assert translate(bare, PAGE + 5) == OLD + 5
     bare.tables.map(PAGE, NEW)
@@ -60,14 +60,14 @@ def test_a_stale_translation_is_used_until_invlpg(bare: BareMetal) -> None:
 
 @pytest.mark.parametrize("engine", ["trap", "access"])
 def test_a_program_reads_the_old_page_until_it_executes_invlpg(engine: str) -> None:
-    bare = BareMetal(engine=engine)
+    bare = Bare(engine=engine)
     bare.tables.map(CODE, CODE_PA)
     bare.tables.map(PAGE, OLD, DIRTY)
     bare.tables.map(NEXT_PAGE, bare.tables.entry(PAGE) & ~0xFFF, DIRTY)  # the page table itself
     bare.machine.ram.store64(OLD, 0x01D)
     bare.machine.ram.store64(NEW, 0x4E3)
     pte = NEXT_PAGE + (bare.tables.entry(PAGE) & 0xFFF)
-    bare.run(
+    bare.execute(
         f"""
         mov rbx, {PAGE}
         mov rcx, {pte}
@@ -85,7 +85,7 @@ def test_a_program_reads_the_old_page_until_it_executes_invlpg(engine: str) -> N
     assert [registers[name] for name in ("r8", "r9", "r10")] == [0x01D, 0x01D, 0x4E3]
 
 
-def test_removed_rights_stay_usable_until_they_are_flushed(bare: BareMetal) -> None:
+def test_removed_rights_stay_usable_until_they_are_flushed(bare: Bare) -> None:
     bare.tables.map(PAGE, OLD, DIRTY)
     translate(bare, PAGE, Access.WRITE)
     for left in (DIRTY & ~Pte.W, 0):
@@ -95,7 +95,7 @@ def test_removed_rights_stay_usable_until_they_are_flushed(bare: BareMetal) -> N
     assert refused(bare, PAGE, Access.WRITE) == 2
 
 
-def test_added_rights_need_no_flush_because_a_fault_drops_the_translation(bare: BareMetal) -> None:
+def test_added_rights_need_no_flush_because_a_fault_drops_the_translation(bare: Bare) -> None:
     bare.tables.map(PAGE, OLD, Pte.P | Pte.U)
     translate(bare, PAGE)
     bare.tables.map(PAGE, OLD, USER)
@@ -106,18 +106,18 @@ def test_added_rights_need_no_flush_because_a_fault_drops_the_translation(bare: 
 @pytest.mark.parametrize("engine", ["trap", "access"])
 @pytest.mark.parametrize("write", ["mov [rbx], al", "inc qword ptr [rbx]", "rcl byte ptr [rbx], 1", "rep stosb"])
 def test_a_fault_handler_that_adds_rights_is_called_once(engine: str, write: str) -> None:
-    bare = BareMetal(engine=engine)
+    bare = Bare(engine=engine)
     bare.tables.map(CODE, CODE_PA)
     bare.tables.map(PAGE, OLD, Pte.P | Pte.U)
-    bare.on_fault = lambda *_: bare.tables.map(PAGE, OLD)
-    bare.run(f"mov rbx, {PAGE}\n mov rdi, rbx\n mov ecx, 3\n mov al, [rbx]\n {write}\n int 0x20", CODE, CODE_PA)
+    bare.on[14] = lambda _: bare.tables.map(PAGE, OLD)
+    bare.execute(f"mov rbx, {PAGE}\n mov rdi, rbx\n mov ecx, 3\n mov al, [rbx]\n {write}\n int 0x20", CODE, CODE_PA)
     assert bare.faults == [(PAGE, 3)]
 
 
 # --- accessed and dirty -----------------------------------------------------------------------------------
 
 
-def test_only_a_walk_sets_accessed(bare: BareMetal) -> None:
+def test_only_a_walk_sets_accessed(bare: Bare) -> None:
     bare.tables.map(PAGE, OLD)
     translate(bare, PAGE)
     pte = bare.tables.entry(PAGE)
@@ -127,7 +127,7 @@ def test_only_a_walk_sets_accessed(bare: BareMetal) -> None:
     assert bare.machine.ram.load64(pte) == OLD | USER
 
 
-def test_the_first_write_through_a_clean_translation_walks_again_to_set_dirty(bare: BareMetal) -> None:
+def test_the_first_write_through_a_clean_translation_walks_again_to_set_dirty(bare: Bare) -> None:
     bare.tables.map(PAGE, OLD)
     translate(bare, PAGE)
     before = walks(bare)
@@ -137,20 +137,20 @@ def test_the_first_write_through_a_clean_translation_walks_again_to_set_dirty(ba
     assert (bare.machine.state.dirty_assists, walks(bare) - before) == (1, 1)
 
 
-def test_a_write_that_walks_anyway_sets_dirty_at_once(bare: BareMetal) -> None:
+def test_a_write_that_walks_anyway_sets_dirty_at_once(bare: Bare) -> None:
     bare.tables.map(PAGE, OLD)
     translate(bare, PAGE, Access.WRITE)
     assert bare.machine.ram.load64(bare.tables.entry(PAGE)) == OLD | USER | Pte.A | Pte.D
     assert (bare.machine.state.dirty_assists, walks(bare)) == (0, 1)
 
 
-def test_a_refused_write_does_not_set_dirty(bare: BareMetal) -> None:
+def test_a_refused_write_does_not_set_dirty(bare: Bare) -> None:
     bare.tables.map(PAGE, OLD, Pte.P | Pte.U)
     assert refused(bare, PAGE, Access.WRITE) == 3
     assert not bare.machine.ram.load64(bare.tables.entry(PAGE)) & Pte.D
 
 
-def test_software_that_clears_dirty_without_a_flush_misses_later_writes(bare: BareMetal) -> None:
+def test_software_that_clears_dirty_without_a_flush_misses_later_writes(bare: Bare) -> None:
     bare.tables.map(PAGE, OLD)
     translate(bare, PAGE, Access.WRITE)
     bare.tables.map(PAGE, OLD, USER | Pte.A)
@@ -158,7 +158,7 @@ def test_software_that_clears_dirty_without_a_flush_misses_later_writes(bare: Ba
     assert not bare.machine.ram.load64(bare.tables.entry(PAGE)) & Pte.D
 
 
-def test_a_clean_translation_whose_page_is_gone_faults_on_the_first_write(bare: BareMetal) -> None:
+def test_a_clean_translation_whose_page_is_gone_faults_on_the_first_write(bare: Bare) -> None:
     bare.tables.map(PAGE, OLD)
     translate(bare, PAGE)
     bare.tables.map(PAGE, OLD, 0)
@@ -172,7 +172,7 @@ EVERYTHING = {"page", "next", "far", "other pcid", "global"}
 """`page`, `next` and `far` belong to the current PCID 1; `other pcid` is PAGE in PCID 2."""
 GLOBAL_PAGE = 0x60_0000
 
-Operation = Callable[[BareMetal], None]
+Operation = Callable[[Bare], None]
 
 
 def cr4_with(flags: int) -> Operation:
@@ -205,14 +205,14 @@ INVALIDATIONS: list[tuple[str, Operation, set[str]]] = [
 ]
 
 
-def held(bare: BareMetal, *kinds: TlbKind) -> set[str]:
+def held(bare: Bare, *kinds: TlbKind) -> set[str]:
     """What the TLBs of some kinds hold, by the names of EVERYTHING."""
     names = {PAGE: "page", NEXT_PAGE: "next", FAR_PAGE: "far", GLOBAL_PAGE: "global"}
     entries = bare.machine.mmu.entries(*kinds)
     return {"other pcid" if (e.va, e.pcid) == (PAGE, 2) else names[e.va] for e in entries}
 
 
-def fill_every_kind(bare: BareMetal) -> None:
+def fill_every_kind(bare: Bare) -> None:
     """Bring all of EVERYTHING into DTLB and STLB, and end in PCID 1."""
     bare.machine.write_cr4(bare.machine.control.cr4 | Cr4.PCIDE | Cr4.PGE)
     bare.machine.write_cr0(bare.machine.control.cr0 & ~Cr0.WP)
@@ -227,7 +227,7 @@ def fill_every_kind(bare: BareMetal) -> None:
 
 
 @pytest.mark.parametrize(("operation", "left"), [pytest.param(o, left, id=name) for name, o, left in INVALIDATIONS])
-def test_an_operation_invalidates_what_the_manual_says(bare: BareMetal, operation: Operation, left: set[str]) -> None:
+def test_an_operation_invalidates_what_the_manual_says(bare: Bare, operation: Operation, left: set[str]) -> None:
     fill_every_kind(bare)
     assert held(bare, TlbKind.DTLB) == held(bare, TlbKind.STLB) == EVERYTHING
     operation(bare)
@@ -235,7 +235,7 @@ def test_an_operation_invalidates_what_the_manual_says(bare: BareMetal, operatio
 
 
 def test_the_instructions_do_the_same_as_the_operations() -> None:
-    bare = BareMetal(part())
+    bare = Bare(part())
     bare.tables.map(CODE, CODE_PA, DIRTY)
     fill_every_kind(bare)
     code = f"""
@@ -248,7 +248,7 @@ def test_the_instructions_do_the_same_as_the_operations() -> None:
         int 0x20
     descriptor: .quad 2, 0
     """
-    bare.run(code, CODE, CODE_PA)
+    bare.execute(code, CODE, CODE_PA)
     mine = {PAGE, NEXT_PAGE, FAR_PAGE, GLOBAL_PAGE}
     assert {e.va for e in bare.machine.mmu.entries(TlbKind.STLB) if e.va in mine} == mine - {GLOBAL_PAGE}
     assert not [e for e in bare.machine.mmu.entries() if e.pcid == 2]
@@ -258,7 +258,7 @@ def test_the_instructions_do_the_same_as_the_operations() -> None:
 # --- PCIDs and global pages -------------------------------------------------------------------------------
 
 
-def test_pcids_keep_address_spaces_apart(bare: BareMetal) -> None:
+def test_pcids_keep_address_spaces_apart(bare: Bare) -> None:
     other = bare.new_tables()
     bare.tables.map(PAGE, OLD)
     other.map(PAGE, NEW)
@@ -272,7 +272,7 @@ def test_pcids_keep_address_spaces_apart(bare: BareMetal) -> None:
     assert walks(bare) == 2
 
 
-def test_without_pcids_a_switch_that_does_not_flush_is_impossible(bare: BareMetal) -> None:
+def test_without_pcids_a_switch_that_does_not_flush_is_impossible(bare: Bare) -> None:
     other = bare.new_tables()
     bare.tables.map(PAGE, OLD)
     other.map(PAGE, NEW)
@@ -284,7 +284,7 @@ def test_without_pcids_a_switch_that_does_not_flush_is_impossible(bare: BareMeta
     assert translate(bare, PAGE) == NEW
 
 
-def test_a_reused_pcid_shows_the_pages_of_its_last_owner(bare: BareMetal) -> None:
+def test_a_reused_pcid_shows_the_pages_of_its_last_owner(bare: Bare) -> None:
     other = bare.new_tables()
     bare.tables.map(PAGE, OLD)
     other.map(PAGE, NEW)
@@ -296,7 +296,7 @@ def test_a_reused_pcid_shows_the_pages_of_its_last_owner(bare: BareMetal) -> Non
 
 
 @pytest.mark.parametrize(("pge", "expected_walks"), [(True, 1), (False, 2)])
-def test_a_global_page_is_walked_once_for_all_address_spaces(bare: BareMetal, pge: bool, expected_walks: int) -> None:
+def test_a_global_page_is_walked_once_for_all_address_spaces(bare: Bare, pge: bool, expected_walks: int) -> None:
     other = bare.new_tables()
     for tables in (bare.tables, other):
         tables.map(PAGE, OLD, USER | Pte.G)
@@ -308,13 +308,13 @@ def test_a_global_page_is_walked_once_for_all_address_spaces(bare: BareMetal, pg
 
 
 @pytest.mark.parametrize(("kind", "pcid", "va"), [(4, 0, 0), (0, 1 << 12, 0), (0, 1, 0), (1, 1, 0), (0, 0, 1 << 47)])
-def test_invpcid_refuses_a_bad_type_pcid_or_address(bare: BareMetal, kind: int, pcid: int, va: int) -> None:
+def test_invpcid_refuses_a_bad_type_pcid_or_address(bare: Bare, kind: int, pcid: int, va: int) -> None:
     with pytest.raises(ProcessorException) as caught:
         bare.machine.invpcid(kind, pcid, va)
     assert (caught.value.vector, caught.value.error_code) == (GENERAL_PROTECTION, 0)
 
 
-def test_pcids_are_turned_on_only_while_the_low_bits_of_cr3_are_clear(bare: BareMetal) -> None:
+def test_pcids_are_turned_on_only_while_the_low_bits_of_cr3_are_clear(bare: Bare) -> None:
     machine = bare.machine
     machine.write_cr3(bare.tables.top | Pte.PCD)
     assert machine.control.cr3 == bare.tables.top | Pte.PCD
