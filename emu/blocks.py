@@ -68,7 +68,7 @@ def _places(instructions: tuple[Instruction, ...]) -> dict[int, Place]:
 
 def _repeat(block: Block, one: Instruction, va: int, prefixes: bytes) -> None:
     """Note the REP instruction at `va`, with which a block ends."""
-    block.rep_va, block.rep_offset = va, va - block.va
+    block.rep_va = va
     block.rep_reads, block.rep_writes = one.reads, one.writes
     block.rep_mask = (1 << 32) - 1 if ADDRESS_SIZE in prefixes else (1 << 64) - 1
 

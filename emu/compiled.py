@@ -74,28 +74,33 @@ def _link() -> bytes:
     os.environ.setdefault("NUMBA_OPT", "0")  # each entry would be optimised with all it calls; once is enough
     for name in ("callbacks", "delivery", "services"):
         import_module(f"emu.{name}")
-    from .native import ENTRIES
+    from .native import ENTRIES, RARE
 
     whole: Any = None
     for name, compiled in ENTRIES.items():
-        module = llvm.parse_assembly(compiled.inspect_llvm())
+        module = llvm.parse_assembly(compiled.inspect_llvm().replace("{ noinline }", "{ nounwind }"))
         module.get_function(compiled.native_name).name = _PREFIX + name
         if whole is None:
             whole = module
         else:
             whole.link_in(module)
-    _hide_all_but_entries(whole)
+    _hide_all_but_entries(whole, RARE)
     machine = _target_machine(whole.triple)
     passes = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=3))
     passes.getModulePassManager().run(whole, passes)
     return bytes(machine.emit_object(whole))
 
 
-def _hide_all_but_entries(module: Any) -> None:
-    """What only entries call can be put into them, and left out otherwise."""
+def _hide_all_but_entries(module: Any, rare: list[str]) -> None:
+    """What only entries call can be put into them, and left out otherwise; but not what is `rare`.
+
+    numba forbids an entry to contain even the function that it is made of; `_link` has lifted that.
+    """
     for function in module.functions:
         if not function.is_declaration and not function.name.startswith(_PREFIX):
             function.linkage = "internal"
+            if any(f"{len(name)}{name}B" in function.name for name in rare):  # as numba mangles names
+                function.add_function_attribute("noinline")
 
 
 def _target_machine(triple: str) -> Any:

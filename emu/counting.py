@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from .fetch import KNOWN, PAGE, code_byte, code_page
-from .native import native, words
+from .native import native, rare, words
 from .records import block_at, leave, notify
 from .soft_tlb import flush_soft_tlb
 from .state import FETCHED, WRITTEN, Event, Stop
@@ -130,7 +130,7 @@ def count_again(s: Any, va: Any, size: Any) -> Any:
     return True
 
 
-@native
+@rare
 def count_block(s: Any, va: Any, size: Any) -> None:
     """Count any block, or stop before it."""
     if not _enter_pages(s, va, size):
@@ -150,7 +150,7 @@ def count_block(s: Any, va: Any, size: Any) -> None:
         s.stop_value = _checksum(s, va, size)
         leave(s, STOP_UNKNOWN, va)
         return
-    repeats = s.rep_va != 0 and s.rep_va == va and known.rep_offset == 0
+    repeats = s.rep_va != 0 and s.rep_va == va and known.rep_va == va
     s.iterations += repeats
     if repeats and s.iterations >= s.iteration_limit:
         leave(s, STOP_ITERATIONS, va)

@@ -186,8 +186,8 @@ class Cpu(Registers):
 
     def run(self) -> Trap:
         """Execute until something happens that the machine must handle."""
-        going_on = self._stopped_before == self.rip
-        self.state.passed_va, self._stopped_before = self.rip if going_on else NOWHERE, NOWHERE
+        rip = self.rip
+        self.state.passed_va, self._stopped_before = rip if self._stopped_before == rip else NOWHERE, NOWHERE
         return self._run()
 
     def _run(self) -> Trap:

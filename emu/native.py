@@ -21,10 +21,20 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-__all__ = ["ENTRIES", "call", "entry", "native", "reference", "words"]
+__all__ = ["ENTRIES", "RARE", "call", "entry", "native", "rare", "reference", "words"]
 
 native: Callable[..., Any] = numba.njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 """Decorator of a function that only other native code calls; compiled together with its caller."""
+
+RARE: list[str] = []
+"""Names of functions that shall not be put into their callers."""
+
+
+def rare(function: Callable[..., Any]) -> Any:
+    """Decorator of a native function for what seldom happens: its callers stay short, and so do their prologues."""
+    RARE.append(function.__name__)
+    return native(function)
+
 
 ENTRIES: dict[str, Any] = {}
 """Every function that C or Python may call, by name, as numba compiled it."""

@@ -64,9 +64,10 @@ class Notices:
 
     def settle(self) -> None:
         """Unicorn was left: install what listeners subscribed to, raise what they raised."""
-        late, self._late = self._late, []
-        for name, wanted in late:
-            self._changed(name, wanted)
+        if self._late:
+            late, self._late = self._late, []
+            for name, wanted in late:
+                self._changed(name, wanted)
         if self._raised is not None:
             error, self._raised = self._raised, None
             raise error

@@ -126,21 +126,21 @@ class Block(ctypes.Structure):
 
     _fields_ = (
         ("key", c_uint64),  # physical address | size << 48; 0: free
-        ("checksum", c_uint64),  # of its bytes, compared where code may have been written
         ("instructions", c_uint64),
         ("reads", c_uint64),
         ("writes", c_uint64),
-        ("va", c_uint64),  # where it was learned
         ("is_plain", c_uint64),  # on one page, with no hook that could ask where it is
+        ("checksum", c_uint64),  # of its bytes, compared where code may have been written
+        ("va", c_uint64),  # where it was learned
         ("is_watched", c_uint64),  # some of its instructions have a hook, so it is known only at that address
         ("model_va", c_uint64),  # va of the first instruction that the model executes itself; 0: none
         ("ends_in_jump", c_uint64),  # JMP, Jcc, LOOP, RET: execution may come back to its end without its middle
         ("rep_va", c_uint64),  # va of the REP instruction that ends the block; 0: none
-        ("rep_offset", c_uint64),
         ("rep_reads", c_uint64),  # accesses of one iteration
         ("rep_writes", c_uint64),
         ("rep_mask", c_uint64),  # of RCX: 32 or 64 bits
         ("tails", c_uint64),  # host address of a Tail for every byte, once an instruction of it was looked for; or 0
+        ("padding", c_uint64),  # to 128 bytes, so that the place of a block is found with a shift
     )
 
 

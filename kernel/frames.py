@@ -25,45 +25,35 @@ MAX_ORDER: Final = 18
 """Largest block: 2**18 frames, 1 GiB."""
 
 
-class FreeBlocks:
-    """The free blocks of one order: the lowest is at hand (a heap), and so is any other (a set).
+class FreeBlocks(set[int]):
+    """The first frames of the free blocks of one order; `pop` takes the lowest (a heap knows which that is).
 
-    A block that is taken out of the middle stays in the heap until it comes to the top.
+    A block that is taken out of the middle stays in the heap until it comes to its top, or until no block is left: it
+    cannot come back before, because a larger block is only split when there is none of this order.
     """
 
     def __init__(self) -> None:
-        self._free: set[int] = set()
+        super().__init__()
         self._heap: list[int] = []
-        self._queued: set[int] = set()  # what is in the heap
-
-    def __bool__(self) -> bool:
-        return bool(self._free)
-
-    def __len__(self) -> int:
-        return len(self._free)
-
-    def __contains__(self, pfn: int) -> bool:
-        return pfn in self._free
 
     def add(self, pfn: int) -> None:
         """Add a block."""
-        self._free.add(pfn)
-        if pfn not in self._queued:
-            self._queued.add(pfn)
-            heappush(self._heap, pfn)
+        super().add(pfn)
+        heappush(self._heap, pfn)
 
     def remove(self, pfn: int) -> None:
         """Take out a block that is there."""
-        self._free.remove(pfn)
+        super().remove(pfn)
+        if not self:
+            self._heap.clear()
 
     def pop(self) -> int:
         """Take out the lowest block."""
-        while True:
+        pfn = heappop(self._heap)
+        while pfn not in self:
             pfn = heappop(self._heap)
-            self._queued.remove(pfn)
-            if pfn in self._free:
-                self._free.remove(pfn)
-                return pfn
+        self.remove(pfn)
+        return pfn
 
 
 class FrameAllocator:
@@ -102,7 +92,8 @@ class FrameAllocator:
                 self._split(pfn, larger, order)
                 self._allocated[pfn] = order
                 self.used += 1 << order
-                self.peak = max(self.peak, self.used)
+                if self.used > self.peak:
+                    self.peak = self.used
                 return pfn
         raise Errno(errno.ENOMEM)
 
