@@ -61,7 +61,7 @@ class Mmu:
             self._build(profile, TLB_POLICIES[policy])
         self._translate = ctypes.CFUNCTYPE(_WORD, _WORD, _WORD, _WORD)(code["translate_entry"])
         self._load = ctypes.CFUNCTYPE(_WORD, _WORD, _WORD, _WORD)(code["load_entry"])
-        self._store = ctypes.CFUNCTYPE(None, _WORD, _WORD, _WORD, _WORD)(code["store_entry"])
+        self._store = ctypes.CFUNCTYPE(_WORD, _WORD, _WORD, _WORD, _WORD)(code["store_entry"])
         self._copy = ctypes.CFUNCTYPE(_WORD, *[_WORD] * 5)(code["copy_entry"])
         self._copy_in = ctypes.CFUNCTYPE(_WORD, _WORD, _WORD, ctypes.c_char_p, _WORD, _WORD)(code["copy_entry"])
         self._clear_page = ctypes.CFUNCTYPE(_WORD, _WORD, _WORD)(code["clear_page_entry"])
@@ -213,17 +213,16 @@ class Mmu:
 
     def load64(self, va: int, *, implicit: bool = False) -> int:
         """One aligned 8-byte load. Raises ProcessorException when it is refused."""
-        value: int = self._load(self._address, va, IMPLICIT if implicit else 0)
-        if self.state.fault:
+        value: int = self._load(self._address, va, IMPLICIT if implicit else READ)
+        if not value and self.state.fault:
             raise self.exception(va)
         return value & MASK64
 
     def store64(self, va: int, value: int, *, implicit: bool = False) -> None:
         """One aligned 8-byte store. Raises ProcessorException when it is refused."""
-        self._store(self._address, va, value, WRITE | IMPLICIT if implicit else WRITE)
-        if self.state.fault:
-            raise self.exception(va)
-        if self.state.code_written:
+        if not self._store(self._address, va, value, WRITE | IMPLICIT if implicit else WRITE):
+            if self.state.fault:
+                raise self.exception(va)
             self._forget_code()
 
     def peek(self, va: int) -> int | None:

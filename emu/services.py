@@ -89,15 +89,17 @@ def load_entry(state: Any, va: Any, access: Any) -> Any:
     return s.loaded if _load(s, va, access) else 0
 
 
-@entry(void(word, word, word, word))
-def store_entry(state: Any, va: Any, value: Any, access: Any) -> None:
-    """Store an aligned word; `fault` is set in the state if it is refused."""
+@entry(word(word, word, word, word))
+def store_entry(state: Any, va: Any, value: Any, access: Any) -> Any:
+    """Store an aligned word. 1 if all is well; 0 with `fault` or `code_written` set in the state."""
     s = state_at(state, 0)
     s.writes += 1
     pa = _physical(s, va, access)
-    if pa >= 0:
-        words(s.ram)[pa >> 3] = value
-        note_write(s, pa)
+    if pa < 0:
+        return 0
+    words(s.ram)[pa >> 3] = value
+    note_write(s, pa)
+    return 0 if s.code_written else 1
 
 
 @entry(word(word, word, word, word, word))

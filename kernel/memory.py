@@ -71,10 +71,12 @@ class EarlyMemory:
 
 
 class KernelMemory:
-    """Physical memory through the direct map."""
+    """Physical memory through the direct map; what ends in `_va`, and `load_words`, takes any kernel address."""
 
     def __init__(self, machine: Machine) -> None:
-        self._mmu = machine.mmu
+        self._mmu = mmu = machine.mmu
+        self.load_va, self.store_va, self.load_words = mmu.load64, mmu.store64, mmu.load_words
+        self.read_va, self.write_va = mmu.read, mmu.write
 
     def load64(self, pa: int) -> int:
         """Load the word at an aligned physical address."""
@@ -103,23 +105,3 @@ class KernelMemory:
     def write(self, pa: int, data: bytes) -> None:
         """Write bytes to a frame."""
         self._mmu.write(direct_map(pa), data)
-
-    def load_va(self, va: int) -> int:
-        """Load the word at a kernel address."""
-        return self._mmu.load64(va)
-
-    def load_words(self, va: int, count: int) -> list[int]:
-        """Load consecutive words at a kernel address."""
-        return self._mmu.load_words(va, count)
-
-    def store_va(self, va: int, value: int) -> None:
-        """Store a word at a kernel address."""
-        self._mmu.store64(va, value)
-
-    def read_va(self, va: int, size: int) -> bytes:
-        """Read bytes at a kernel address."""
-        return self._mmu.read(va, size)
-
-    def write_va(self, va: int, data: bytes) -> None:
-        """Write bytes at a kernel address."""
-        self._mmu.write(va, data)
