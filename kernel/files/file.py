@@ -78,8 +78,6 @@ class File:
     """
 
     seekable = False
-    discards = False
-    """Whether what is written is never looked at."""
 
     def __init__(self, dentry: Dentry, flags: int) -> None:
         self.dentry, self.flags = dentry, flags & ~OpenFlag.CREATION

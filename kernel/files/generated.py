@@ -26,6 +26,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
+from emu.pte import PAGE_SIZE
+
 from ..exceptions import Errno
 from .directory import FIRST_POSITION, Directory, Entry, Symlink
 from .file import File
@@ -174,6 +176,8 @@ class OpenGenerated(File):
         if self._generated.store is None:
             raise Errno(errno.EIO)
         size = source.left
+        if size > PAGE_SIZE:
+            raise Errno(errno.ENOMEM)
         text = source.copy_from(size)
         if len(text) < size:
             raise Errno(errno.EFAULT)

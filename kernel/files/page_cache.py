@@ -190,14 +190,14 @@ class Mapping:
 
     def next_data(self, offset: int) -> int | None:
         """The first byte at or after `offset` that is no hole (SEEK_DATA), None if there is none."""
-        while offset < self.size:
-            if offset // PAGE_SIZE in self.pages or offset < self._source_end:
-                return offset
-            offset = (offset // PAGE_SIZE + 1) * PAGE_SIZE
-        return None
+        if offset < self._source_end:
+            return offset
+        index = min((index for index in self.pages if index >= offset // PAGE_SIZE), default=None)
+        return None if index is None else max(offset, index * PAGE_SIZE)
 
     def next_hole(self, offset: int) -> int:
         """The first byte at or after `offset` that is in a hole, or the end of the file (SEEK_HOLE)."""
-        while offset < self.size and (offset // PAGE_SIZE in self.pages or offset < self._source_end):
+        offset = max(offset, self._source_end)
+        while offset < self.size and offset // PAGE_SIZE in self.pages:
             offset = (offset // PAGE_SIZE + 1) * PAGE_SIZE
         return min(offset, self.size)
