@@ -12,25 +12,12 @@ from file_programs import NUMBERS, program
 from emu.assembler import assemble_source
 
 FILE_CALLS = [
-    *("open", "openat", "creat", "close", "close_range", "read", "write", "pread64", "pwrite64", "readv", "writev"),
-    *("preadv", "pwritev", "lseek", "ftruncate", "truncate", "stat", "lstat", "fstat", "newfstatat", "statx", "access"),
-    *("readlink", "readlinkat", "unlink", "unlinkat", "link", "linkat", "symlink", "symlinkat", "mkdir", "mkdirat"),
-    *(
-        "rmdir",
-        "rename",
-        "renameat2",
-        "getdents64",
-        "dup",
-        "dup2",
-        "dup3",
-        "pipe2",
-        "fcntl",
-        "ioctl",
-        "getcwd",
-        "chdir",
-    ),
-    *("fchdir", "umask", "fsync", "sendfile", "copy_file_range", "chmod", "fchmod", "poll", "ppoll", "statfs"),
-    *("memfd_create", "mknod", "mknodat", "utimensat"),
+    *("open", "openat", "creat", "close", "close_range", "read", "write", "pread64", "pwrite64", "readv"),
+    *("writev", "preadv", "pwritev", "lseek", "ftruncate", "truncate", "stat", "lstat", "fstat", "newfstatat"),
+    *("statx", "access", "readlink", "readlinkat", "unlink", "unlinkat", "link", "linkat", "symlink"),
+    *("symlinkat", "mkdir", "mkdirat", "rmdir", "rename", "renameat2", "getdents64", "dup", "dup2", "dup3"),
+    *("pipe2", "fcntl", "ioctl", "getcwd", "chdir", "fchdir", "umask", "fsync", "sendfile", "copy_file_range"),
+    *("chmod", "fchmod", "poll", "ppoll", "statfs", "memfd_create", "mknod", "mknodat", "utimensat"),
 ]
 PATHS = [
     *("/", "..", "a", "b", "a/b", "", "/dev/null", "/dev/zero", "/dev/tty", "/dev/stdin", "/dev/fd/1", "/proc/self"),
