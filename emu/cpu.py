@@ -17,6 +17,7 @@ from unicorn.unicorn_py3.unicorn import uclib
 
 from .blocks import BlockTable
 from .exceptions import MachineError
+from .fpu import Fpu
 from .guard import Guard
 from .hooks import Hooks
 from .instruction import MAX_SIZE, Instruction, decode, is_too_long
@@ -53,6 +54,7 @@ class Cpu(Registers):
         self.core = Softcore(self.uc)
         self.gprs = self.core.gprs
         self._handle = ctypes.c_void_p(self.core._handle)
+        self.fpu = Fpu(self._handle)
         self._scratch = ctypes.c_uint64()
         self._popped = (ctypes.c_uint64 * 5)()
         check_soft_tlb(self.uc, self.core, self.ram)

@@ -12,16 +12,11 @@ from typing import TYPE_CHECKING, Final
 
 from .events import ExitEvent
 from .exceptions import Errno
+from .itimer import set_itimer
 from .process import Process, State
+from .siginfo import CLD_EXITED, CLD_KILLED, SIGCHLD, SigInfo
 from .signal_delivery import send_signal
-from .signals import (
-    CLD_EXITED,
-    CLD_KILLED,
-    SA_NOCLDWAIT,
-    SIG_IGN,
-    SIGCHLD,
-    SigInfo,
-)
+from .signals import SA_NOCLDWAIT, SIG_IGN
 from .wait import Wait
 
 if TYPE_CHECKING:
@@ -30,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["WaitFor", "do_exit", "reap", "wait_for_child"]
 
 WORD: Final = 4
+STOPPED_STATUS, CONTINUED_STATUS = 0x7F, 0xFFFF
 
 
 def do_exit(kernel: Kernel, process: Process, *, code: int | None = None, signal: int | None = None) -> None:
@@ -41,6 +37,8 @@ def do_exit(kernel: Kernel, process: Process, *, code: int | None = None, signal
         kernel.events.emit(ExitEvent(kernel.now, process.pid, code, signal))
     process.work = True
     kernel.scheduler.forget(process)
+    if not kernel.threads(process):
+        set_itimer(kernel, process, 0, 0)
     if kernel.holds(process):
         kernel.held = process
         process.state = State.ZOMBIE
@@ -87,11 +85,12 @@ def _tell_parent(kernel: Kernel, process: Process) -> None:
         if parent is not None:
             reap(kernel, process)
         return
-    if process.exit_signal:
+    action = parent.signals.action(SIGCHLD)
+    is_unwanted = process.exit_signal == SIGCHLD and action.handler == SIG_IGN
+    if process.exit_signal and not is_unwanted:
         kind, status = (CLD_KILLED, process.signal) if process.signal else (CLD_EXITED, process.exit_code)
         send_signal(kernel, parent, SigInfo(process.exit_signal, kind, pid=process.pid, status=status or 0))
-    action = parent.signals.action(SIGCHLD)
-    if process.exit_signal == SIGCHLD and (action.handler == SIG_IGN or action.flags & SA_NOCLDWAIT):
+    if is_unwanted or (process.exit_signal == SIGCHLD and action.flags & SA_NOCLDWAIT):
         reap(kernel, process)
     parent.child_ended.wake()
 
@@ -125,23 +124,43 @@ Found = Callable[[Process, int], int]
 
 
 def wait_for_child(kernel: Kernel, parent: Process, pid: int, options: int, found: Found) -> int | Wait:
-    """Wait until a child (-1: any) ended, or stopped if that is asked for. Raises Errno(ECHILD)."""
+    """Wait until a child ended, or stopped or goes on if that is asked for. Raises Errno(ECHILD).
+
+    `pid` is a child, -1 for any, 0 for those of the same process group, or less for those of the group -pid.
+    """
+    group = parent.group if pid == 0 else -pid
 
     def attempt() -> int | None:
-        mine = [child for child in parent.children if pid in (-1, 0, child.pid) and child.tgid == child.pid]
+        children = [child for child in parent.children if child.tgid == child.pid]
+        mine = [child for child in children if pid in (-1, child.pid) or (pid < 1 and child.group == group)]
         if not mine:
             raise Errno(errno.ECHILD)
         for child in mine:
-            if not child.alive and options & WaitFor.EXITED:
-                result = found(child, child.signal or (child.exit_code or 0) << 8)
+            status = _status(child, options)
+            if status is not None:
+                result = found(child, status)
                 if not options & WaitFor.NOWAIT:
-                    reap(kernel, child)
-                return result
-            if child.stopped_by and options & WaitFor.STOPPED:
-                result = found(child, child.stopped_by << 8 | 0x7F)
-                if not options & WaitFor.NOWAIT:
-                    child.stopped_by = 0
+                    _asked(kernel, child)
                 return result
         return 0 if options & WaitFor.NOHANG else None
 
     return Wait((parent.child_ended,), attempt)
+
+
+def _status(child: Process, options: int) -> int | None:
+    """What happened to a child, as wait4 tells it; None if it is nothing that was asked for."""
+    if not child.alive:
+        return child.signal or (child.exit_code or 0) << 8 if options & WaitFor.EXITED else None
+    if child.stopped_by and child.state is State.STOPPED and options & WaitFor.STOPPED:
+        return child.stopped_by << 8 | STOPPED_STATUS
+    return CONTINUED_STATUS if child.was_continued and options & WaitFor.CONTINUED else None
+
+
+def _asked(kernel: Kernel, child: Process) -> None:
+    """The parent has been told; it is not told again."""
+    if not child.alive:
+        reap(kernel, child)
+    elif child.state is State.STOPPED:
+        child.stopped_by = 0
+    else:
+        child.was_continued = False

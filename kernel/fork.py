@@ -16,9 +16,11 @@ from emu.pte import Pte
 from .address_space import AddressSpace
 from .events import ForkEvent
 from .exceptions import Errno
+from .itimer import IntervalTimer
 from .limits import Resource
 from .process import PT_REGS, Process, Registers, Thread
 from .pte import is_mapped, is_special, pfn_of
+from .signals import SS_DISABLE, AltStack
 from .vma import AnonVma, Vma, VmaFlag
 from .wait import WaitQueue
 
@@ -126,7 +128,11 @@ def copy_process(kernel: Kernel, parent: Process, flags: int, *, stack: int, tls
         parent=parent if not flags & (Clone.PARENT | Clone.THREAD) else parent.parent,
         tgid=parent.tgid if flags & Clone.THREAD else 0,
         limits=parent.limits if flags & Clone.THREAD else parent.limits.copy(),
-        signals=parent.signals.copy(share_actions=bool(flags & Clone.SIGHAND)),
+        signals=parent.signals.copy(
+            share_actions=bool(flags & Clone.SIGHAND), share_pending=bool(flags & Clone.THREAD)
+        ),
+        trap=parent.trap,
+        alarm=parent.alarm if flags & Clone.THREAD else IntervalTimer(),
         exit_signal=flags & Clone.EXIT_SIGNAL,
         group=parent.group,
         session=parent.session,
@@ -134,7 +140,7 @@ def copy_process(kernel: Kernel, parent: Process, flags: int, *, stack: int, tls
         set_child_tid=child_tid if flags & Clone.CHILD_SETTID else 0,
     )
     if flags & Clone.VM and not flags & Clone.VFORK:
-        child.signals.altstack = type(child.signals.altstack)()
+        child.signals.altstack = AltStack(flags=SS_DISABLE)
     _copy_registers(kernel, parent, child, stack)
     child.clear_child_tid = child_tid if flags & Clone.CHILD_CLEARTID else 0
     child.vfork_done = WaitQueue() if flags & Clone.VFORK else None

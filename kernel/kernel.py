@@ -41,8 +41,8 @@ from .futex import Futexes
 from .layout import KERNEL_STACK_PAGES, TASK_SIZE
 from .process import KernelStack, Process, first_registers
 from .scheduler import Scheduler
+from .siginfo import SI_USER, SIGKILL, SigInfo
 from .signal_delivery import send_signal
-from .signals import SIGKILL, SigInfo
 from .statistics import statistics
 from .traps import finish_syscall
 from .uaccess import UserMemory
@@ -255,18 +255,18 @@ class Kernel:
 
     def end(self, process: Process, *, code: int | None = None, signal: int | None = None) -> None:
         """End a process with all its threads."""
-        self.end_other_threads(process)
-        do_exit(self, process, code=code, signal=signal)
+        for thread in self.threads(process):
+            do_exit(self, thread, code=code, signal=signal)
 
     def end_other_threads(self, process: Process) -> None:
         """End all threads of a process but one (de_thread)."""
-        for thread in list(self._pids.values()):
-            if thread.tgid == process.tgid and thread is not process and thread.alive:
+        for thread in self.threads(process):
+            if thread is not process:
                 do_exit(self, thread, code=0)
 
-    def send_signal(self, process: Process, number: int) -> None:
-        """Send a signal from the kernel itself."""
-        send_signal(self, process, SigInfo(number))
+    def send_signal(self, process: Process, number: int, *, as_itself: bool = False) -> None:
+        """Send a signal from the kernel, or as if the process had sent it itself."""
+        send_signal(self, process, SigInfo(number, SI_USER, pid=process.tgid) if as_itself else SigInfo(number))
 
     def end_thread(self, process: Process, code: int) -> None:
         """End one thread; the others go on."""
@@ -276,6 +276,18 @@ class Kernel:
         """The process with a number, if it has not ended."""
         process = self._pids.get(pid)
         return process if process is not None and process.alive else None
+
+    def living_processes(self) -> list[Process]:
+        """Everybody who has not ended, threads too."""
+        return [process for process in self._pids.values() if process.alive]
+
+    def threads(self, process: Process) -> list[Process]:
+        """All threads of a process that have not ended."""
+        return [thread for thread in self._pids.values() if thread.tgid == process.tgid and thread.alive]
+
+    def leader(self, process: Process) -> Process:
+        """The thread whose number is the process's."""
+        return self._pids.get(process.tgid, process)
 
     def holds(self, process: Process) -> bool:
         """Whether a process that ends shall keep its memory, for people to look at."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .siginfo import SI_KERNEL, SIGKILL, SigInfo
 from .signal_delivery import send_signal
-from .signals import SI_KERNEL, SIGKILL, SigInfo
 
 if TYPE_CHECKING:
     from .kernel import Kernel

@@ -7,20 +7,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from pathlib import PurePosixPath
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from emu.image import Image
 from emu.pte import PAGE_SIZE, Rflags
 
 from .address_space import AddressSpace
 from .files import FilesStruct
+from .itimer import IntervalTimer
 from .layout import KERNEL_STACK_PAGES, Selector
 from .limits import Limits
 from .memory import KernelMemory
-from .signals import SIGCHLD, Signals
+from .siginfo import SIGCHLD
+from .signals import Signals
 from .wait import Wait, WaitQueue
 
-__all__ = ["PT_REGS", "KernelStack", "Process", "Registers", "State", "Thread"]
+__all__ = ["PT_REGS", "KernelStack", "LastTrap", "Process", "Registers", "State", "Thread"]
 
 PT_REGS: Final = (
     *("r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8"),
@@ -74,6 +76,14 @@ class State(Enum):
     DEAD = auto()
 
 
+class LastTrap(NamedTuple):
+    """The last fault of user mode that became a signal, as handlers are told (thread_struct: trap_nr and so on)."""
+
+    number: int = 0
+    error_code: int = 0
+    cr2: int = 0
+
+
 @dataclass(slots=True)
 class Thread:
     """What the processor must know to go on with a process that was left in the kernel (thread_struct).
@@ -114,7 +124,11 @@ class Process:
     syscall: int = 0  # the system call that it made last
     keeps_registers: bool = False  # its system call replaced all registers (exec, sigreturn): no answer in RAX
     interrupted: int = 0  # the -ERESTART code with which a signal ended its system call
+    restart_block: Wait | None = None  # what restart_syscall goes on with
+    trap: LastTrap = LastTrap()  # noqa: RUF009 - it cannot change
+    alarm: IntervalTimer = field(default_factory=IntervalTimer)
     stopped_by: int = 0  # the signal that stopped it, until its parent asked
+    was_continued: bool = False  # after that, until its parent asked
     need_resched: bool = False
     vfork_done: WaitQueue | None = None
     set_child_tid: int = 0  # where it writes its number before it runs first

@@ -19,6 +19,8 @@ from .events import ContextSwitch
 from .exceptions import Errno
 from .process import Process, State, Thread
 from .signal_delivery import do_signal
+from .signals import ERESTART_RESTARTBLOCK
+from .timers import Timers
 from .wait import Wait
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ class Scheduler:
         self._kernel, self._machine = kernel, kernel.machine
         self.ready: deque[Process] = deque()
         self._asleep: list[Process] = []
+        self.timers = Timers()
         self.current: Process | None = None
         self.switches = 0
         self.jiffies = 0
@@ -54,6 +57,7 @@ class Scheduler:
         self._last: Process | None = None
         self.has_run = False  # since it was switched to; if not, what was saved of it still holds
         self._fresh = self._machine.cpu.uc.context_save()
+        self._fresh_fpu = self._machine.cpu.fpu.fxsave()
         self._instructions_before = self._cycles_before = 0
 
     def new_thread(self, address: int) -> Thread:
@@ -66,6 +70,10 @@ class Scheduler:
         general, rip = list(cpu.gprs), cpu.rip
         cpu.uc.context_restore(self._fresh)
         cpu.gprs[:], cpu.rip = general, rip
+
+    def reset_fpu(self) -> None:
+        """Give the current process the floating-point registers of a new one (fpu__clear_user_states)."""
+        self._machine.cpu.fpu.fxrstor(self._fresh_fpu)
 
     # --- waking and sleeping ----------------------------------------------------------------------------------------
 
@@ -104,6 +112,7 @@ class Scheduler:
             for queue in process.wait.queues:
                 queue.remove(process.waker)
             process.wait = None
+            process.signals.awaited = 0
 
     # --- the timer --------------------------------------------------------------------------------------------------
 
@@ -125,10 +134,12 @@ class Scheduler:
 
     def _next_deadline(self) -> int | None:
         deadlines = [p.wait.deadline for p in self._asleep if p.wait is not None and p.wait.deadline is not None]
-        return min(deadlines, default=None)
+        alarm = self.timers.next_deadline
+        return min(deadlines if alarm is None else [*deadlines, alarm], default=None)
 
     def _wake_due(self) -> None:
         now = self._machine.clock.now
+        self.timers.expire(now)
         for process in list(self._asleep):
             wait = process.wait
             if wait is not None and wait.deadline is not None and wait.deadline <= now:
@@ -195,6 +206,7 @@ class Scheduler:
             result = wait.on_timeout
         if result is None and wait.ends_by(process.signals):
             result = wait.on_signal
+            process.restart_block = wait if result == -ERESTART_RESTARTBLOCK else None
         if result is None:
             if process.state is State.READY:
                 process.state = State.SLEEPING

@@ -1,4 +1,4 @@
-"""Acting on signals, on the way back to user mode (arch_do_signal_or_restart in arch/x86/kernel/signal.c).
+"""Sending signals, and acting on them on the way back to user mode (kernel/signal.c, arch/x86/kernel/signal.c).
 
 for each pending signal that is not blocked:
     ignored                 nothing
@@ -10,14 +10,26 @@ no handler ran, and a system call was interrupted: make it again
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from .events import SignalEvent
+from .itimer import restart_itimer
 from .process import Process, Registers, State
-from .sigframe import setup_rt_frame
-from .signals import (
+from .sigframe import refused_by_iret, setup_rt_frame
+from .siginfo import (
+    CLD_CONTINUED,
     CLD_STOPPED,
-    DEFAULT,
+    SI_KERNEL,
+    SIGALRM,
+    SIGCHLD,
+    SIGCONT,
+    SIGKILL,
+    SIGSEGV,
+    SIGSTOP,
+    SigInfo,
+)
+from .signals import (
     ERESTART_RESTARTBLOCK,
     ERESTARTNOHAND,
     ERESTARTNOINTR,
@@ -27,18 +39,15 @@ from .signals import (
     SA_NODEFER,
     SA_RESETHAND,
     SA_RESTART,
-    SI_KERNEL,
     SIG_DFL,
     SIG_IGN,
-    SIGCHLD,
-    SIGCONT,
-    SIGKILL,
-    SIGSEGV,
-    SIGSTOP,
+    SS_AUTODISARM,
+    SS_DISABLE,
+    STOP_MASK,
     STOPS,
     UNBLOCKABLE,
+    AltStack,
     SigAction,
-    SigInfo,
     bit,
     signal_name,
 )
@@ -46,9 +55,11 @@ from .signals import (
 if TYPE_CHECKING:
     from .kernel import Kernel
 
-__all__ = ["do_signal", "force_signal", "send_signal"]
+__all__ = ["check_registers", "do_signal", "force_signal", "send_signal"]
 
 SYSCALL_SIZE: Final = 2
+RESTART_SYSCALL: Final = 219
+GENERAL_PROTECTION: Final = 13
 MASK64: Final = (1 << 64) - 1
 RESTARTS: Final = (ERESTARTSYS, ERESTARTNOINTR, ERESTARTNOHAND, ERESTART_RESTARTBLOCK)
 
@@ -56,25 +67,53 @@ RESTARTS: Final = (ERESTARTSYS, ERESTARTNOINTR, ERESTARTNOHAND, ERESTART_RESTART
 # --- sending ------------------------------------------------------------------------------------------------------
 
 
-def send_signal(kernel: Kernel, process: Process, info: SigInfo) -> None:
-    """Note a signal for a process and wake it up (send_signal_locked)."""
-    if not process.alive:
+def send_signal(kernel: Kernel, process: Process, info: SigInfo, *, to_thread: bool = False) -> None:
+    """Note a signal for a process, or for one thread of it, and wake up who will take it (send_signal_locked)."""
+    threads, number = kernel.threads(process), info.number
+    if not threads:
         return
-    signals, number = process.signals, info.number
-    if number in (SIGCONT, SIGKILL):
-        for stop in STOPS:
-            signals.pending.pop(stop, None)
-        if process.state is State.STOPPED:
-            process.state = State.READY
-            kernel.scheduler.start(process)
-    elif number in STOPS:
-        signals.pending.pop(SIGCONT, None)
-    if signals.is_ignored(number):
+    _prepare(kernel, process, threads, number)
+    if process.signals.is_ignored(number) and not process.signals.awaited & bit(number):
         return
-    signals.send(info)
-    process.work = True
-    if signals.has_work:
-        kernel.scheduler.wake(process)
+    process.signals.send(info, to_thread=to_thread)
+    taker = process if to_thread else _taker(process, threads, number)
+    taker.work = True
+    if bit(number) & (~taker.signals.blocked | taker.signals.awaited):
+        kernel.scheduler.wake(taker)
+
+
+def _taker(process: Process, threads: list[Process], number: int) -> Process:
+    """The thread that will take a signal: the first if it can, else any that can (complete_signal)."""
+    able = [t for t in threads if bit(number) & (~t.signals.blocked | t.signals.awaited)]
+    return process if process in able or not able else able[0]
+
+
+def _prepare(kernel: Kernel, process: Process, threads: list[Process], number: int) -> None:
+    """Stopping and going on cancel each other, even where they are blocked or ignored (prepare_signal)."""
+    if number in STOPS or number == SIGCONT:
+        cancelled = STOP_MASK if number == SIGCONT else bit(SIGCONT)
+        for thread in threads:
+            thread.signals.discard(cancelled)
+    stopped = [thread for thread in threads if thread.state is State.STOPPED]
+    if stopped and number in (SIGCONT, SIGKILL):
+        for thread in stopped:
+            thread.state = State.READY
+            kernel.scheduler.start(thread)
+        if number == SIGCONT:
+            leader = kernel.leader(process)
+            leader.stopped_by, leader.was_continued = 0, True
+            _notify_parent(kernel, leader, CLD_CONTINUED, SIGCONT)
+
+
+def _notify_parent(kernel: Kernel, process: Process, code: int, status: int) -> None:
+    """Tell the parent that its child stopped or goes on (do_notify_parent_cldstop)."""
+    parent = process.parent
+    if parent is None:
+        return
+    action = parent.signals.action(SIGCHLD)
+    if action.handler != SIG_IGN and not action.flags & SA_NOCLDSTOP:
+        send_signal(kernel, parent, SigInfo(SIGCHLD, code, pid=process.pid, status=status))
+    parent.child_ended.wake()
 
 
 def force_signal(process: Process, info: SigInfo) -> None:
@@ -89,7 +128,9 @@ def force_signal(process: Process, info: SigInfo) -> None:
 def do_signal(kernel: Kernel, process: Process) -> bool:
     """Act on what is pending. False if the process does not go back to user mode: it has ended or is stopped."""
     signals = process.signals
-    while signals.pending and (info := signals.take()) is not None:
+    while signals.has_work and (info := signals.take()) is not None:
+        if info.number == SIGALRM:
+            restart_itimer(kernel, process)
         action = signals.action(info.number)
         if action.handler == SIG_IGN and info.number not in (SIGKILL, SIGSTOP):
             continue
@@ -106,15 +147,36 @@ def do_signal(kernel: Kernel, process: Process) -> bool:
 
 def _do_default(kernel: Kernel, process: Process, info: SigInfo) -> bool:
     """What happens without a handler. False if the process ended or stopped."""
-    if info.number in IGNORED:
+    number = info.number
+    if number in IGNORED or (number in STOPS and number != SIGSTOP and _is_orphaned(kernel, process)):
         return True
     _tell(kernel, process, info)
-    if info.number in STOPS:
-        process.state = State.STOPPED
-        _notify_parent(kernel, process, info.number)
-        return False
-    kernel.end(process, signal=info.number)
+    if number in STOPS:
+        _stop(kernel, process, number)
+    else:
+        kernel.end(process, signal=number)
     return False
+
+
+def _is_orphaned(kernel: Kernel, process: Process) -> bool:
+    """Whether nobody of the session outside could let the process group go on again (is_current_pgrp_orphaned)."""
+    members = [member for member in kernel.living_processes() if member.group == process.group]
+    parents = [member.parent for member in members if member.parent is not None]
+    return not any(parent.group != process.group and parent.session == process.session for parent in parents)
+
+
+def _stop(kernel: Kernel, process: Process, number: int) -> None:
+    """Stop a process with all its threads; the last one tells the parent (do_signal_stop)."""
+    process.state = State.STOPPED
+    leader = kernel.leader(process)
+    leader.stopped_by, leader.was_continued = leader.stopped_by or number, False
+    running = [thread for thread in kernel.threads(process) if thread.state is not State.STOPPED]
+    for thread in running:
+        thread.signals.send(SigInfo(SIGSTOP), to_thread=True)
+        thread.work = True
+        kernel.scheduler.wake(thread)
+    if not running:
+        _notify_parent(kernel, leader, CLD_STOPPED, leader.stopped_by)
 
 
 def _tell(kernel: Kernel, process: Process, info: SigInfo) -> None:
@@ -123,31 +185,31 @@ def _tell(kernel: Kernel, process: Process, info: SigInfo) -> None:
         kernel.events.emit(SignalEvent(kernel.now, process.pid, info.number, name, info.address))
 
 
-def _notify_parent(kernel: Kernel, process: Process, number: int) -> None:
-    parent = process.parent
-    if parent is None:
-        return
-    if not parent.signals.action(SIGCHLD).flags & SA_NOCLDSTOP:
-        send_signal(kernel, parent, SigInfo(SIGCHLD, CLD_STOPPED, pid=process.pid, status=number))
-    process.stopped_by = number
-    parent.child_ended.wake()
-
-
 def _handle(kernel: Kernel, process: Process, action: SigAction, info: SigInfo) -> None:
     """Go to a handler in user mode (handle_signal). If its frame cannot be written, the process ends by SIGSEGV."""
     _tell(kernel, process, info)
     signals, number = process.signals, info.number
+    if action.flags & SA_RESETHAND:
+        signals.actions[number] = replace(action, handler=SIG_DFL)
     _restart(kernel, process, action)
-    regs = Registers(kernel.memory, process.registers_va)
-    if not setup_rt_frame(kernel, process, regs, action, info):
+    if not setup_rt_frame(kernel, process, action, info):
         if number == SIGSEGV:
-            signals.actions[SIGSEGV] = DEFAULT
+            signals.actions[SIGSEGV] = replace(action, handler=SIG_DFL)
         force_signal(process, SigInfo(SIGSEGV, SI_KERNEL))
         return
     signals.saved_mask = None
     signals.blocked |= action.mask & ~UNBLOCKABLE | (0 if action.flags & SA_NODEFER else bit(number))
-    if action.flags & SA_RESETHAND:
-        signals.actions[number] = DEFAULT
+    if signals.altstack.flags & SS_AUTODISARM:
+        signals.altstack = AltStack(flags=SS_DISABLE)
+    check_registers(kernel, process)
+
+
+def check_registers(kernel: Kernel, process: Process) -> None:
+    """A program may choose registers that IRET refuses. That fault is the program's, not ours (fixup_bad_iret)."""
+    error_code = refused_by_iret(kernel, process)
+    if error_code is not None:
+        process.trap = process.trap._replace(number=GENERAL_PROTECTION, error_code=error_code)
+        force_signal(process, SigInfo(SIGSEGV, SI_KERNEL))
 
 
 def _restart(kernel: Kernel, process: Process, action: SigAction | None) -> None:
@@ -158,7 +220,7 @@ def _restart(kernel: Kernel, process: Process, action: SigAction | None) -> None
     regs = Registers(kernel.memory, process.registers_va)
     again = why == ERESTARTNOINTR or (why == ERESTARTSYS and (action is None or action.flags & SA_RESTART))
     if again or action is None:
-        regs["rax"] = regs["orig_rax"]
+        regs["rax"] = RESTART_SYSCALL if why == ERESTART_RESTARTBLOCK else regs["orig_rax"]
         regs["rip"] = regs["rip"] - SYSCALL_SIZE
     else:
         regs["rax"] = -errno.EINTR & MASK64

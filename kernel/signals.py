@@ -1,14 +1,18 @@
-"""Signals: what was sent, what is blocked, and what a process wants done (kernel/signal.c, arch/x86/kernel/signal.c).
+"""Signals: what was sent, what is blocked, and what a process wants done (kernel/signal.c, include/linux/signal.h).
 
 A signal is noted when it is sent, and acted upon when the process is about to go back to user mode. Three things can
 happen then: nothing, the default (mostly: the end), or a handler in user mode, for which `sigframe.py` builds a frame.
 
+A signal below 32 is a flag: sent twice before it is taken, it is taken once. Real-time signals queue up. What is sent
+to a process can be taken by any of its threads; what is sent to a thread only by that one, and that first.
+
 A fault of the program itself cannot be ignored or put off: if it is blocked or ignored, it ends the process.
 
 >>> signals = Signals()
->>> signals.send(SigInfo(SIGTERM)); signals.send(SigInfo(SIGTERM)); signals.blocked = 0
->>> signals.take().number, signals.take()
-(15, None)
+>>> for number in (15, 40, 15, 40):
+...     signals.send(SigInfo(number))
+>>> [signals.take().number for _ in range(3)], signals.take()
+([15, 40, 40], None)
 """
 
 from __future__ import annotations
@@ -16,31 +20,66 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-__all__ = ["FAULT_SIGNALS", "SIGKILL", "SIGSEGV", "SigAction", "SigInfo", "Signals", "signal_name"]
+from . import siginfo
+from .siginfo import (
+    BUS_ADRALN,
+    FPE_FLTINV,
+    FPE_INTDIV,
+    ILL_ILLOPN,
+    SI_KERNEL,
+    SIGBUS,
+    SIGCHLD,
+    SIGCONT,
+    SIGFPE,
+    SIGILL,
+    SIGKILL,
+    SIGRTMAX,
+    SIGRTMIN,
+    SIGSEGV,
+    SIGSTOP,
+    SIGSYS,
+    SIGTRAP,
+    SIGTSTP,
+    SIGTTIN,
+    SIGTTOU,
+    SIGURG,
+    SIGWINCH,
+    TRAP_TRACE,
+    SigInfo,
+)
 
-SIGHUP, SIGINT, SIGQUIT, SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGKILL = range(1, 10)
-SIGUSR1, SIGSEGV, SIGUSR2, SIGPIPE, SIGALRM, SIGTERM, SIGSTKFLT, SIGCHLD, SIGCONT, SIGSTOP = range(10, 20)
-SIGTSTP, SIGTTIN, SIGTTOU, SIGURG, SIGXCPU, SIGXFSZ, SIGVTALRM, SIGPROF, SIGWINCH, SIGIO, SIGPWR, SIGSYS = range(20, 32)
-LAST_SIGNAL: Final = 64
-
-SI_USER, SI_KERNEL, SI_TKILL = 0, 0x80, -6
-SEGV_MAPERR, SEGV_ACCERR, BUS_ADRALN, BUS_ADRERR = 1, 2, 1, 2
-CLD_EXITED, CLD_KILLED, CLD_STOPPED, CLD_CONTINUED = 1, 2, 5, 6
-ILL_ILLOPN, FPE_INTDIV, FPE_FLTINV, TRAP_BRKPT, TRAP_TRACE = 2, 1, 7, 1, 2
-"""si_code (include/uapi/asm-generic/siginfo.h)."""
+__all__ = ["FAULT_SIGNALS", "AltStack", "Pending", "SigAction", "SigInfo", "Signals", "bit", "mask_of", "signal_name"]
 
 SIG_DFL, SIG_IGN = 0, 1
-SA_NOCLDSTOP, SA_NOCLDWAIT, SA_SIGINFO, SA_RESTORER = 1, 2, 4, 0x0400_0000
+SA_NOCLDSTOP, SA_NOCLDWAIT, SA_SIGINFO, SA_EXPOSE_TAGBITS, SA_RESTORER = 1, 2, 4, 0x800, 0x0400_0000
 SA_ONSTACK, SA_RESTART, SA_NODEFER, SA_RESETHAND = 0x0800_0000, 0x1000_0000, 0x4000_0000, 0x8000_0000
+SA_FLAGS: Final = (
+    SA_NOCLDSTOP | SA_NOCLDWAIT | SA_SIGINFO | SA_EXPOSE_TAGBITS | SA_RESTORER
+    | SA_ONSTACK | SA_RESTART | SA_NODEFER | SA_RESETHAND
+)  # fmt: skip
+"""Flags that exist; others are cleared (UAPI_SA_FLAGS)."""
+SS_ONSTACK, SS_DISABLE, SS_AUTODISARM = 1, 2, 1 << 31
 
 ERESTARTSYS, ERESTARTNOINTR, ERESTARTNOHAND, ERESTART_RESTARTBLOCK = 512, 513, 514, 516
 """A system call that a signal ended says with these how it wants to go on (include/linux/errno.h)."""
 
+
+def bit(number: int) -> int:
+    """A signal's place in a mask."""
+    return 1 << number - 1
+
+
+def mask_of(*numbers: int) -> int:
+    """A mask of several signals."""
+    return sum(map(bit, numbers))
+
+
 IGNORED: Final = frozenset({SIGCHLD, SIGURG, SIGWINCH, SIGCONT})
 STOPS: Final = frozenset({SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU})
-SYNCHRONOUS: Final = (SIGSEGV, SIGBUS, SIGILL, SIGTRAP, SIGFPE, SIGSYS)
+STOP_MASK: Final = mask_of(*STOPS)
+SYNCHRONOUS: Final = mask_of(SIGSEGV, SIGBUS, SIGILL, SIGTRAP, SIGFPE, SIGSYS)
 """Faults of the program; they are taken before all others (SYNCHRONOUS_MASK)."""
-UNBLOCKABLE: Final = 1 << SIGKILL - 1 | 1 << SIGSTOP - 1
+UNBLOCKABLE: Final = mask_of(SIGKILL, SIGSTOP)
 
 FAULT_SIGNALS: Final = {
     "exc_divide_error": (SIGFPE, 0, FPE_INTDIV),
@@ -63,40 +102,20 @@ WITH_ADDRESS: Final = frozenset({0, 1, 6, 16, 19})
 
 _NAMES: Final = {
     number: name
-    for name, number in globals().items()
-    if name.startswith("SIG") and isinstance(number, int) and "_" not in name
+    for name, number in vars(siginfo).items()
+    if name.startswith("SIG") and isinstance(number, int) and "_" not in name and number < SIGRTMIN
 }
 
 
 def signal_name(number: int) -> str:
     """The name of a signal on Linux x86-64.
 
-    >>> signal_name(11)
-    'SIGSEGV'
+    >>> signal_name(11), signal_name(34)
+    ('SIGSEGV', 'SIGRTMIN+2')
     """
+    if SIGRTMIN <= number <= SIGRTMAX:
+        return f"SIGRTMIN+{number - SIGRTMIN}"
     return _NAMES.get(number, f"signal {number}")
-
-
-def bit(number: int) -> int:
-    """A signal's place in a mask."""
-    return 1 << number - 1
-
-
-@dataclass(frozen=True, slots=True)
-class SigInfo:
-    """What a process is told about a signal (siginfo_t). `address` is si_addr where the signal has one.
-
-    `vector` and `error_code` are the processor's, for a fault.
-    """
-
-    number: int
-    code: int = SI_KERNEL
-    address: int | None = None
-    pid: int = 0
-    status: int = 0
-    value: int = 0
-    vector: int = 0
-    error_code: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,64 +137,126 @@ class AltStack:
 
     start: int = 0
     size: int = 0
-    flags: int = 2  # SS_DISABLE
+    flags: int = 0
+
+    def contains(self, pointer: int) -> bool:
+        """Whether a stack pointer is on it (__on_sig_stack). At its very start nothing fits any more."""
+        return self.start < pointer <= self.start + self.size
+
+    def is_used(self, pointer: int) -> bool:
+        """Whether a handler runs on it. With SS_AUTODISARM that is never asked (on_sig_stack)."""
+        return not self.flags & SS_AUTODISARM and self.contains(pointer)
+
+    def status(self, pointer: int) -> int:
+        """SS_DISABLE, SS_ONSTACK, or 0 if it is there to be used (sas_ss_flags)."""
+        if not self.size:
+            return SS_DISABLE
+        return SS_ONSTACK if self.is_used(pointer) else 0
+
+
+class Pending:
+    """Signals that were sent and not taken, in the order of their arrival (struct sigpending)."""
+
+    def __init__(self) -> None:
+        self.queue: list[SigInfo] = []
+
+    @property
+    def mask(self) -> int:
+        """Which signals."""
+        mask = 0
+        for info in self.queue:
+            mask |= bit(info.number)
+        return mask
+
+    def add(self, info: SigInfo) -> None:
+        """Note one. Only real-time signals are noted twice (legacy_queue)."""
+        if info.number >= SIGRTMIN or not self.mask & bit(info.number):
+            self.queue.append(info)
+
+    def discard(self, mask: int) -> None:
+        """Forget some signals (flush_sigqueue_mask)."""
+        self.queue = [info for info in self.queue if not mask & bit(info.number)]
+
+    def take(self, wanted: int) -> SigInfo | None:
+        """The next of some signals: faults first, then the lowest number, then the oldest (next_signal)."""
+        ready = [info for info in self.queue if wanted & bit(info.number)]
+        if not ready:
+            return None
+        first = min(ready, key=lambda info: (not SYNCHRONOUS & bit(info.number), info.number))
+        self.queue.remove(first)
+        return first
 
 
 @dataclass(slots=True)
 class Signals:
-    """Signals of one process. Threads share `actions`; a mask has bit n-1 for signal n.
+    """Signals of one thread; a mask has bit n-1 for signal n. Threads of a process share `actions` and `shared`.
 
-    `saved_mask` is the mask that rt_sigsuspend replaced for the time that it waits.
+    `saved_mask` is the mask that rt_sigsuspend replaced for the time that it waits; `awaited` is what rt_sigtimedwait
+    waits for, blocked or not.
     """
 
     actions: dict[int, SigAction] = field(default_factory=dict)
     blocked: int = 0
-    pending: dict[int, SigInfo] = field(default_factory=dict)
+    private: Pending = field(default_factory=Pending)
+    shared: Pending = field(default_factory=Pending)
     altstack: AltStack = field(default_factory=AltStack)
     saved_mask: int | None = None
+    awaited: int = 0
 
     def action(self, number: int) -> SigAction:
         """What shall happen with a signal."""
         return self.actions.get(number, DEFAULT)
 
-    def is_ignored(self, number: int) -> bool:
-        """Whether nothing would happen, so that it need not even be noted (sig_ignored)."""
-        if self.blocked & bit(number):
-            return False
+    def would_ignore(self, number: int) -> bool:
+        """Whether a signal has no effect, were it not blocked (sig_handler_ignored)."""
         handler = self.action(number).handler
         return handler == SIG_IGN or (handler == SIG_DFL and number in IGNORED)
 
-    def send(self, info: SigInfo) -> None:
-        """Note a signal; one that is pending already is not noted twice. (Real-time signals are not queued either.)"""
-        self.pending.setdefault(info.number, info)
+    def is_ignored(self, number: int) -> bool:
+        """Whether nothing would happen, so that it need not even be noted (sig_ignored)."""
+        return not self.blocked & bit(number) and self.would_ignore(number)
+
+    def send(self, info: SigInfo, *, to_thread: bool = False) -> None:
+        """Note a signal."""
+        (self.private if to_thread else self.shared).add(info)
 
     def force(self, info: SigInfo) -> None:
         """A fault: it is taken now, whatever the process wants (force_sig_info)."""
         number = info.number
-        if self.blocked & bit(number) or self.action(number).handler == SIG_IGN:
-            self.actions[number] = DEFAULT
+        action = self.action(number)
+        if self.blocked & bit(number) or action.handler == SIG_IGN:
+            self.actions[number] = replace(action, handler=SIG_DFL)
             self.blocked &= ~bit(number)
-        self.pending[number] = info
+        self.private.add(info)
+
+    @property
+    def pending(self) -> int:
+        """All that is pending for this thread, blocked or not."""
+        return self.private.mask | self.shared.mask
 
     @property
     def has_work(self) -> bool:
         """Whether something is pending that is not blocked."""
-        return any(not self.blocked & bit(number) for number in self.pending)
+        return bool((self.private.queue or self.shared.queue) and self.pending & ~self.blocked)
 
-    def take(self) -> SigInfo | None:
-        """The next signal to act upon: faults first, then the lowest number (dequeue_signal)."""
-        ready = [number for number in self.pending if not self.blocked & bit(number)]
-        if not ready:
-            return None
-        first = min(ready, key=lambda number: (number not in SYNCHRONOUS, number))
-        return self.pending.pop(first)
+    def take(self, wanted: int | None = None) -> SigInfo | None:
+        """The next signal to act upon; with `wanted` one of those, blocked or not (dequeue_signal)."""
+        if wanted is None:
+            wanted = ~self.blocked
+        return self.private.take(wanted) or self.shared.take(wanted)
 
-    def copy(self, *, share_actions: bool = False) -> Signals:
-        """For a child: handlers and mask, nothing pending."""
+    def discard(self, mask: int) -> None:
+        """Forget what is pending of some signals."""
+        self.private.discard(mask)
+        self.shared.discard(mask)
+
+    def copy(self, *, share_actions: bool = False, share_pending: bool = False) -> Signals:
+        """For a child: handlers and mask, nothing pending. A thread shares what is sent to the process."""
         actions = self.actions if share_actions else dict(self.actions)
-        return Signals(actions, self.blocked, altstack=replace(self.altstack))
+        shared = self.shared if share_pending else Pending()
+        return Signals(actions, self.blocked, shared=shared, altstack=replace(self.altstack))
 
     def on_exec(self) -> Signals:
         """For a new program: handlers are gone, what was ignored stays so (flush_signal_handlers)."""
         ignored = {n: SigAction(SIG_IGN) for n, action in self.actions.items() if action.handler == SIG_IGN}
-        return Signals(ignored, self.blocked, self.pending)
+        return Signals(ignored, self.blocked, self.private, self.shared)

@@ -14,19 +14,11 @@ from .entry import Body, kernel_function
 from .events import SyscallEvent, SyscallExit
 from .exceptions import Errno, KernelPanic
 from .fault import FaultResult
-from .layout import Selector
-from .process import Process, Registers
+from .layout import TASK_SIZE, Selector
+from .process import LastTrap, Process, Registers
+from .siginfo import BUS_ADRERR, SEGV_ACCERR, SEGV_MAPERR, SIGBUS, SIGSEGV, SigInfo
 from .signal_delivery import RESTARTS, force_signal
-from .signals import (
-    BUS_ADRERR,
-    FAULT_SIGNALS,
-    SEGV_ACCERR,
-    SEGV_MAPERR,
-    SIGBUS,
-    SIGSEGV,
-    WITH_ADDRESS,
-    SigInfo,
-)
+from .signals import FAULT_SIGNALS, WITH_ADDRESS
 from .syscalls import syscall_at
 from .wait import Wait
 
@@ -36,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["do_syscall_64", "exc_page_fault", "finish_syscall"]
 
 MASK64: Final = (1 << 64) - 1
-USER: Final = int(ErrorCode.U)
+USER, PROTECTION = int(ErrorCode.U), int(ErrorCode.P)
 PAGE_FAULT: Final = 14
 WITH_ERROR_CODE: Final = frozenset({10, 11, 12, 13, 17})
 _FAULT_SIGNAL: Final = {
@@ -104,7 +96,10 @@ def exc_page_fault(kernel: Kernel, regs_va: int, error_code: int) -> None:
     result = kernel.faults.handle(process, address, error_code, rip)
     if not result.resolved and result is not FaultResult.OUT_OF_MEMORY:
         number, code = _FAULT_SIGNAL[result]
-        force_signal(process, SigInfo(number, code, address, vector=PAGE_FAULT, error_code=error_code))
+        # What the kernel half maps is nobody's business: every fault there tells of rights (sanitize_error_code).
+        told = error_code | PROTECTION if address >= TASK_SIZE else error_code
+        process.trap = LastTrap(PAGE_FAULT, told, address)
+        force_signal(process, SigInfo(number, code, address))
     if process.work:
         kernel.scheduler.return_to_user()
 
@@ -137,7 +132,9 @@ def _fatal(name: str, signal: int, vector: int, code: int) -> Body:
             raise KernelPanic(f"{name} in the kernel at rip {kernel.symbolize(rip)}")
         address = rip if vector in WITH_ADDRESS else None
         pushed = error_code if vector in WITH_ERROR_CODE else 0
-        force_signal(kernel.current, SigInfo(signal, code, address, vector=vector, error_code=pushed))
+        process = kernel.current
+        process.trap = process.trap._replace(number=vector, error_code=pushed)
+        force_signal(process, SigInfo(signal, code, address))
         kernel.scheduler.return_to_user()
 
     return kernel_function(cycles=FAULT_WORK, name=name)(handler)

@@ -19,7 +19,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .signals import SIGKILL, Signals
+from .siginfo import SIGKILL
+from .signals import Signals, bit
 
 __all__ = ["Wait", "WaitQueue"]
 
@@ -63,4 +64,4 @@ class Wait:
 
     def ends_by(self, signals: Signals) -> bool:
         """Whether a signal that is pending ends the wait."""
-        return SIGKILL in signals.pending if self.is_killable else signals.has_work
+        return bool(signals.pending & bit(SIGKILL)) if self.is_killable else signals.has_work

@@ -22,8 +22,10 @@ from random import Random
 from emu import Halt, Machine
 from emu.image import Image, Segment
 from kernel import Kernel, Process
+from kernel.layout import Selector
 from kernel.process import Registers
-from kernel.signals import SIGKILL, SigInfo, Signals
+from kernel.siginfo import SIGKILL, SigInfo
+from kernel.signals import Signals
 
 __all__ = ["LIMIT", "random_image", "run_seed"]
 
@@ -260,14 +262,15 @@ class StubbornSignals(Signals):
         super().__init__()
         self._kernel, self._process, self._lives = kernel, process, 30
 
-    def take(self) -> SigInfo | None:
+    def take(self, wanted: int | None = None) -> SigInfo | None:
         """Let a program go on with the byte after the one at which it failed; a jump too far ends in its text."""
-        info = super().take()
+        info = super().take(wanted)
         if info is None or info.number == SIGKILL or not self._lives:
             return info
         self._lives -= 1
         registers = Registers(self._kernel.memory, self._process.registers_va)
         after = registers["rip"] + 1
+        registers["cs"], registers["ss"] = Selector.USER_CS, Selector.USER_DS  # rt_sigreturn may have broken them
         registers["rip"] = after if TEXT <= after < TEXT + 2 * PAGE else TEXT + after % PAGE
         return None
 

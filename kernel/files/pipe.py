@@ -224,7 +224,7 @@ class PipeEnd(File):
         """Raises Errno(EPIPE), and sends SIGPIPE, if nobody could ever read."""
         if self.pipe.readers:
             return
-        self._kernel.send_signal(process, SIGPIPE)
+        self._kernel.send_signal(process, SIGPIPE, as_itself=True)
         raise Errno(errno.EPIPE)
 
     def _fill_last(self, source: IovIter) -> int:

@@ -67,5 +67,7 @@ from . import (  # noqa: E402 - each fills the table
     memory,  # noqa: F401
     processes,  # noqa: F401
     residency,  # noqa: F401
+    signals,  # noqa: F401
+    signals_send,  # noqa: F401
     threads,  # noqa: F401
 )

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Final
 
 from ..exceptions import Errno
 from ..execve import execve, read_strings
-from ..exit import WaitFor, wait_for_child
+from ..exit import CONTINUED_STATUS, STOPPED_STATUS, WaitFor, wait_for_child
 from ..fork import Clone, copy_process
 from ..process import Process
-from ..signals import SIGCHLD
+from ..siginfo import CLD_CONTINUED, CLD_EXITED, CLD_KILLED, CLD_STOPPED, SIGCHLD, SIGCONT
 from ..usage import children_usage, usage
 from ..wait import Wait, WaitQueue
 from . import syscall
@@ -167,15 +167,18 @@ def waitid(kernel: Kernel, kind: int, number: int, info: int, options: int, usag
             kernel.user.copy_to(usage_va, usage(kernel, child))
         return 0
 
-    return wait_for_child(kernel, kernel.current, -1 if kind != P_PID else signed32(number), options, found)
+    child = {P_ALL: -1, P_PID: signed32(number), P_PGID: -signed32(number)}[kind]
+    return wait_for_child(kernel, kernel.current, child, options, found)
 
 
 def _child_info(child: Process, status: int) -> bytes:
     """si_signo, si_errno, si_code, then si_pid, si_uid, si_status."""
-    if status & 0xFF == 0x7F:
-        code, value = 5, status >> 8
+    if status == CONTINUED_STATUS:
+        code, value = CLD_CONTINUED, SIGCONT
+    elif status & 0xFF == STOPPED_STATUS:
+        code, value = CLD_STOPPED, status >> 8
     else:
-        code, value = (2, status & 0x7F) if status & 0x7F else (1, status >> 8)
+        code, value = (CLD_KILLED, status & 0x7F) if status & 0x7F else (CLD_EXITED, status >> 8)
     return struct.pack("<iiixxxxiii", SIGCHLD, 0, code, child.pid, 0, value)
 
 
