@@ -12,7 +12,7 @@ from typing import Final
 from emu.pte import PAGE_SHIFT, PAGE_SIZE
 
 from .exceptions import Errno
-from .layout import MMAP_BASE, MMAP_MIN_ADDR, TASK_SIZE, page_align
+from .layout import MMAP_BASE, MMAP_MIN_ADDR, MMAP_MIN_HINT, TASK_SIZE, page_align
 from .limits import Limits, Resource
 from .memory import PhysicalMemory
 from .memory_manager import MemoryManager
@@ -23,6 +23,7 @@ from .vma import Backing, Vma, VmaFlag, VmaSet
 __all__ = ["AddressSpace"]
 
 PAGE_MASK: Final = ~(PAGE_SIZE - 1)
+HUGE: Final = 2 << 20
 STACK_GUARD: Final = 256 * PAGE_SIZE
 """A stack does not grow closer than this to a mapping below it, unless that is inaccessible or a stack, too
 (stack_guard_gap; expand_downwards in mm/vma.c)."""
@@ -32,6 +33,7 @@ class AddressSpace:
     """One process's memory; `users` processes share it (CLONE_VM).
 
     `heap_start` and `heap_end` are where brk began and where it stands; `stack_start` is the first stack pointer.
+    `lock_future` are the flags that mlockall gives to what is mapped later.
     `context_id` is never used again; `tlb_generation` counts its changes (both for `asid.py`).
     """
 
@@ -42,6 +44,7 @@ class AddressSpace:
         self.vmas = VmaSet()
         self.users = 1
         self.heap_start = self.heap_end = self.stack_start = 0
+        self.data_size = 0  # of the program's initialised data, which counts against RLIMIT_DATA with the heap
         self.context_id = next(manager.context_ids)
         self.tlb_generation = 0
         self.peak_pages = self.peak_resident = 0
@@ -66,10 +69,9 @@ class AddressSpace:
         size = page_align(size)
         if size == 0 or size > TASK_SIZE:
             raise Errno(errno.ENOMEM)
-        if len(self.vmas) >= self.manager.max_map_count:
+        if len(self.vmas) > self.manager.max_map_count:
             raise Errno(errno.ENOMEM)
         start = self._check_fixed(start, size, replace) if fixed else self.choose(start & PAGE_MASK, size)
-        flags |= self.lock_future
         vma = Vma(start, start + size, flags, backing, page_offset if backing else start >> PAGE_SHIFT)
         replaced = sum(old.part(start, start + size).pages for old in self.vmas.overlapping(start, start + size))
         self.check_limits(vma.pages - replaced, flags)
@@ -78,22 +80,37 @@ class AddressSpace:
         self.add(vma)
         return start
 
+    def place(self, start: int, size: int, *, fixed: bool, replace: bool, huge: bool) -> int:
+        """Where a mapping will be: exactly at `start`, or as `choose` says (__get_unmapped_area). Raises Errno."""
+        size = page_align(size)
+        if size > TASK_SIZE:
+            raise Errno(errno.ENOMEM)
+        return self._check_fixed(start, size, replace) if fixed else self.choose(start & PAGE_MASK, size, huge=huge)
+
     def _check_fixed(self, start: int, size: int, replace: bool) -> int:
-        if start % PAGE_SIZE:
-            raise Errno(errno.EINVAL)
         if start + size > TASK_SIZE:
             raise Errno(errno.ENOMEM)
+        if start % PAGE_SIZE:
+            raise Errno(errno.EINVAL)
         if start < MMAP_MIN_ADDR:
             raise Errno(errno.EPERM)
         if not replace and self.vmas.overlapping(start, start + size):
             raise Errno(errno.EEXIST)
         return start
 
-    def choose(self, hint: int, size: int) -> int:
-        """The hint if it is free, else the highest gap below the stack (get_unmapped_area). Raises Errno(ENOMEM)."""
+    def choose(self, hint: int, size: int, *, huge: bool = False) -> int:
+        """The hint if it is free, else the highest gap below the stack (get_unmapped_area). Raises Errno(ENOMEM).
+
+        `huge` begins at a 2 MiB border if the size is a multiple of it, so that huge pages fit
+        (thp_get_unmapped_area).
+        """
+        if huge and not hint and size % HUGE == 0:
+            padded = self.vmas.gap(size + HUGE, MMAP_MIN_ADDR, MMAP_BASE)
+            if padded is not None:
+                return (padded & -HUGE) + HUGE
         if hint:
-            hint = max(hint, MMAP_MIN_ADDR)  # round_hint_to_min
-        if MMAP_MIN_ADDR <= hint <= TASK_SIZE - size and not self.vmas.overlapping(hint, hint + size):
+            hint = max(hint, MMAP_MIN_HINT)  # round_hint_to_min
+        if 0 < hint <= TASK_SIZE - size and not self.vmas.overlapping(hint, hint + size):
             above = self.vmas.find_next(hint)
             if above is None or hint + size <= above.start_gap:
                 return hint
@@ -106,11 +123,19 @@ class AddressSpace:
 
     def check_limits(self, pages: int, flags: int) -> None:
         """Whether so many more pages are within RLIMIT_AS and RLIMIT_DATA (may_expand_vm). Raises Errno(ENOMEM)."""
-        most, data = self.limits.soft(Resource.AS), self.limits.soft(Resource.DATA)
-        if (self.total_pages + pages) << PAGE_SHIFT > most:
+        if (self.total_pages + pages) << PAGE_SHIFT > self.limits.soft(Resource.AS):
             raise Errno(errno.ENOMEM)
-        if _is_data(flags) and (self.data_pages + pages) << PAGE_SHIFT > data:
+        self.check_data(pages, flags)
+
+    def check_data(self, pages: int, flags: int) -> None:
+        """Whether so many more pages are within RLIMIT_DATA, if these are data. Raises Errno(ENOMEM)."""
+        if _is_data(flags) and (self.data_pages + pages) << PAGE_SHIFT > self.limits.soft(Resource.DATA):
             raise Errno(errno.ENOMEM)
+
+    def check_locked(self, pages: int, flags: int) -> None:
+        """Whether so many more pages may be locked, if these are (mlock_future_ok). Raises Errno(EAGAIN)."""
+        if flags & VmaFlag.LOCKED and (self.locked_pages + pages) << PAGE_SHIFT > self.limits.soft(Resource.MEMLOCK):
+            raise Errno(errno.EAGAIN)
 
     def _charge(self, vma: Vma) -> None:
         """Count a promise that the system must be able to keep. Raises Errno(ENOMEM)."""
@@ -118,11 +143,11 @@ class AddressSpace:
             self.manager.overcommit.charge(vma.pages)
             vma.flags |= VmaFlag.ACCOUNT
 
-    def add(self, vma: Vma) -> None:
+    def add(self, vma: Vma, *, merge: bool = True) -> None:
         """Put a VMA into its free range; it takes a hold on its backing."""
         if vma.backing is not None:
             vma.backing.get()
-        self.vmas.insert(vma)
+        self.vmas.insert(vma, merge=merge)
         self.peak_pages = max(self.peak_pages, self.total_pages)
 
     def unmap(self, start: int, size: int) -> None:
@@ -147,10 +172,13 @@ class AddressSpace:
 
     def set_break(self, address: int) -> int:
         """Move the end of the heap (brk). Returns where it stands then: unchanged if it cannot be moved there."""
-        if address < self.heap_start or address - self.heap_start > self.limits.soft(Resource.DATA):
+        data = address - self.heap_start + self.data_size
+        if address < self.heap_start or data > self.limits.soft(Resource.DATA):
             return self.heap_end
         old, new = page_align(self.heap_end), page_align(address)
         if new < old:
+            if not self.vmas.overlapping(new, old):
+                return self.heap_end
             self.unmap(new, old - new)
         elif new > old and not self._extend_heap(old, new):
             return self.heap_end
@@ -164,11 +192,12 @@ class AddressSpace:
             return False
         vma = Vma(old, new, VmaFlag.DATA | self.lock_future, None, old >> PAGE_SHIFT)
         try:
+            self.check_locked(vma.pages, vma.flags)
             self.check_limits(vma.pages, vma.flags)
             self._charge(vma)
         except Errno:
             return False
-        self.add(vma)
+        self.add(vma, merge=old > page_align(self.heap_start))  # what is below the heap stays what it is
         return True
 
     def grow_stack(self, address: int) -> Vma | None:
@@ -179,11 +208,13 @@ class AddressSpace:
             return None
         if vma.end - start > self.limits.soft(Resource.STACK):
             return None
-        below = self.vmas.overlapping(max(start - STACK_GUARD, 0), vma.start)
-        if any(other.prot and not other.flags & VmaFlag.GROWS_DOWN for other in below):
+        below, _ = self.vmas.neighbours(vma)
+        is_other = below is not None and below.prot and not below.flags & VmaFlag.GROWS_DOWN
+        if below is not None and is_other and start - below.end < STACK_GUARD:
             return None
         more = (vma.start - start) >> PAGE_SHIFT
         try:
+            self.check_locked(more, vma.flags)
             self.check_limits(more, vma.flags)
             if vma.flags & VmaFlag.ACCOUNT:
                 self.manager.overcommit.charge(more)

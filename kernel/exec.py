@@ -89,6 +89,9 @@ def load_image(kernel: Kernel, mm: AddressSpace, image: Image) -> None:
     finally:
         file.put()
     mm.heap_start = mm.heap_end = top
+    loaded = [segment for segment in image.segments if segment.data]
+    data_end = max((segment.va + len(segment.data) for segment in loaded), default=0)
+    mm.data_size = data_end - max((segment.va for segment in loaded), default=0)
 
 
 def _load_segment(

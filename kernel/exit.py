@@ -123,8 +123,8 @@ Found = Callable[[Process, int], int]
 """Given the child and its status as wait4 reports it, writes the answer to the user; returns the result."""
 
 
-def wait_for_child(kernel: Kernel, parent: Process, pid: int, options: int, found: Found) -> int | Wait:
-    """Wait until a child ended, or stopped or goes on if that is asked for. Raises Errno(ECHILD).
+def wait_for_child(kernel: Kernel, parent: Process, pid: int, options: int, found: Found) -> Wait:
+    """Wait until a child ended, or stopped or goes on if that is asked for. The attempt raises Errno(ECHILD).
 
     `pid` is a child, -1 for any, 0 for those of the same process group, or less for those of the group -pid.
     """
@@ -137,11 +137,13 @@ def wait_for_child(kernel: Kernel, parent: Process, pid: int, options: int, foun
             raise Errno(errno.ECHILD)
         for child in mine:
             status = _status(child, options)
-            if status is not None:
-                result = found(child, status)
+            if status is None:
+                continue
+            try:
+                return found(child, status)
+            finally:  # also if the answer could not be written
                 if not options & WaitFor.NOWAIT:
                     _asked(kernel, child)
-                return result
         return 0 if options & WaitFor.NOHANG else None
 
     return Wait((parent.child_ended,), attempt)

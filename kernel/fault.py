@@ -77,17 +77,33 @@ class FaultHandler:
             events.emit(PageFaultEvent(self._kernel.now, process.pid, address, error_code, rip, result.name))
         return result
 
-    def populate(self, process: Process, start: int, end: int) -> None:
-        """Deliver every promised page of a range now, as far as there is memory (mm_populate)."""
+    def populate(self, process: Process, start: int, end: int) -> bool:
+        """Deliver every promised page of a range now, VMA by VMA (mm_populate). Whether all are there."""
+        complete = True
         for vma in process.mm.vmas.overlapping(start, end):
-            if not vma.flags & VmaFlag.RIGHTS:
-                continue
-            # A private writable page is written, so that it need not be copied later (populate_vma_page_range).
-            write = vma.flags & (VmaFlag.WRITE | VmaFlag.SHARED) == VmaFlag.WRITE
-            code = int(ErrorCode.U) | (WRITE if write else 0)
-            for va in range(max(vma.start, start), min(vma.end, end), PAGE_SIZE):
-                if not process.mm.is_present(va) and not self.deliver(process, va, code).resolved:
-                    return
+            if not vma.flags & VmaFlag.LOCK_ON_FAULT:
+                complete &= self._populate_vma(process, vma, max(vma.start, start), min(vma.end, end))
+        return complete
+
+    def populate_until_error(self, process: Process, start: int, end: int) -> bool:
+        """The same, up to the first VMA that cannot be had (__mm_populate). Whether all are there."""
+        return all(
+            vma.flags & VmaFlag.LOCK_ON_FAULT
+            or self._populate_vma(process, vma, max(vma.start, start), min(vma.end, end))
+            for vma in process.mm.vmas.overlapping(start, end)
+        )
+
+    def _populate_vma(self, process: Process, vma: Vma, start: int, end: int) -> bool:
+        """Deliver pages of one VMA up to the first that cannot be had (populate_vma_page_range)."""
+        if not vma.flags & VmaFlag.RIGHTS:
+            return False
+        # A private writable page is written, so that it need not be copied later.
+        write = vma.flags & (VmaFlag.WRITE | VmaFlag.SHARED) == VmaFlag.WRITE
+        code = int(ErrorCode.U) | (WRITE if write else 0)
+        for va in range(start, end, PAGE_SIZE):
+            if not process.mm.permits(va, write=write) and not self.deliver(process, va, code).resolved:
+                return False
+        return True
 
     def deliver(self, process: Process, va: int, error_code: int) -> FaultResult:
         """Fault a page in for a process that did not touch it itself (handle_mm_fault of get_user_pages)."""

@@ -59,6 +59,7 @@ def dup_mm(old: AddressSpace) -> AddressSpace:
     """A copy of an address space whose pages are shared until they are written (dup_mmap). Raises Errno(ENOMEM)."""
     new = AddressSpace(old.manager, old.limits)
     new.heap_start, new.heap_end, new.stack_start = old.heap_start, old.heap_end, old.stack_start
+    new.data_size = old.data_size
     try:
         for vma in list(old.vmas):
             if not vma.flags & VmaFlag.DONT_COPY:
@@ -77,7 +78,7 @@ def _copy_vma(old: AddressSpace, new: AddressSpace, vma: Vma) -> None:
         old.manager.overcommit.charge(vma.pages)
     wiped = vma.flags & VmaFlag.WIPE_ON_FORK
     anon = AnonVma(forked=True) if vma.anon_vma and not wiped else None
-    new.add(replace(vma, flags=vma.flags & ~VmaFlag.LOCKED, anon_vma=anon))
+    new.add(replace(vma, flags=vma.flags & ~VmaFlag.LOCK_MASK, anon_vma=anon))
     if vma.anon_vma and not wiped:  # else everything can be had again by a fault (vma_needs_copy)
         _copy_entries(old, new, vma)
 

@@ -35,9 +35,11 @@ __all__ = [
 TASK_SIZE: Final = 0x7FFF_FFFF_F000
 """First address that is not the user's: one page below bit 47 (TASK_SIZE_MAX in page_64_types.h)."""
 STACK_TOP: Final = TASK_SIZE
-MMAP_MIN_ADDR: Final = 0x1_0000
-"""Lowest address that a program can map: a null pointer with an offset shall fault (vm.mmap_min_addr, 64 KiB by
-default in Documentation/admin-guide/sysctl/vm.rst)."""
+MMAP_MIN_ADDR: Final = 0x1000
+"""Lowest address that a program can map: a null pointer with an offset shall fault (vm.mmap_min_addr; its default is
+CONFIG_DEFAULT_MMAP_MIN_ADDR, 4096 in mm/Kconfig)."""
+MMAP_MIN_HINT: Final = 0x1_0000
+"""Lowest address that the kernel chooses near a hint (CONFIG_LSM_MMAP_MIN_ADDR; round_hint_to_min)."""
 STACK_LIMIT: Final = 8 << 20
 """RLIMIT_STACK."""
 STACK_GAP: Final = 128 << 20

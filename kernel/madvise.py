@@ -29,6 +29,7 @@ Advice = Callable[[AddressSpace, Vma, int, int], None]
 _ADVICE: dict[int, Advice] = {}
 POPULATE_READ: Final = 22
 POPULATE_WRITE: Final = 23
+MASK64: Final = (1 << 64) - 1
 _NO_LRU: Final = VmaFlag.LOCKED | VmaFlag.HUGETLB
 
 
@@ -77,6 +78,14 @@ def _will_need(_mm: AddressSpace, _vma: Vma, _start: int, _end: int) -> None:
 def _dont_need(mm: AddressSpace, vma: Vma, start: int, end: int) -> None:
     """MADV_DONTNEED: away with the pages; the promise stays."""
     if vma.flags & _NO_LRU:
+        raise Errno(errno.EINVAL)
+    mm.release(start, end, "madvise")
+
+
+@advice(24)
+def _dont_need_locked(mm: AddressSpace, vma: Vma, start: int, end: int) -> None:
+    """MADV_DONTNEED_LOCKED: also where they are locked."""
+    if vma.flags & VmaFlag.HUGETLB:
         raise Errno(errno.EINVAL)
     mm.release(start, end, "madvise")
 
@@ -141,7 +150,7 @@ def _populate(kernel: Kernel, process: Process, start: int, end: int, *, write: 
         vma = process.mm.vmas.find(va)
         if vma is None:
             raise Errno(errno.ENOMEM)
-        if not vma.flags & (VmaFlag.WRITE if write else VmaFlag.RIGHTS):
+        if not vma.flags & (VmaFlag.WRITE if write else VmaFlag.READ):
             raise Errno(errno.EINVAL)
         if process.mm.permits(va, write=write):
             continue

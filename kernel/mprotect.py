@@ -7,6 +7,7 @@ came before a hole in the range stays changed: mprotect is not all or nothing.
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from typing import Final
 
 from emu.pte import PAGE_SIZE
@@ -21,10 +22,18 @@ __all__ = ["change_flags", "mprotect"]
 
 GROWS_DOWN: Final = 0x0100_0000
 GROWS_UP: Final = 0x0200_0000
+_PRIVATE_LOCKED: Final = VmaFlag.WRITE | VmaFlag.SHARED | VmaFlag.LOCKED
 
 
-def mprotect(mm: AddressSpace, start: int, size: int, prot: int) -> None:
-    """Give a range other rights (do_mprotect_pkey). Raises Errno, with what came before the error changed."""
+Populate = Callable[[int, int], object]
+"""Deliver the pages from one address up to another."""
+
+
+def mprotect(mm: AddressSpace, start: int, size: int, prot: int, populate: Populate) -> None:
+    """Give a range other rights (do_mprotect_pkey). Raises Errno, with what came before the error changed.
+
+    What is locked and becomes writable is copied at once, with `populate`.
+    """
     to_start_of_stack = prot & GROWS_DOWN
     prot &= ~(GROWS_DOWN | GROWS_UP)
     if to_start_of_stack and start + size and prot & ~0xF == 0 and not start % PAGE_SIZE:
@@ -43,10 +52,10 @@ def mprotect(mm: AddressSpace, start: int, size: int, prot: int) -> None:
         raise Errno(errno.ENOMEM)
     if prot & ~0xF:  # PROT_SEM (8) is known and ignored
         raise Errno(errno.EINVAL)
-    _protect(mm, start, end, prot & VmaFlag.RIGHTS)
+    _protect(mm, start, end, prot & VmaFlag.RIGHTS, populate)
 
 
-def _protect(mm: AddressSpace, start: int, end: int, rights: int) -> None:
+def _protect(mm: AddressSpace, start: int, end: int, rights: int, populate: Populate) -> None:
     at = start
     for vma in mm.vmas.overlapping(start, min(end, TASK_SIZE)):
         if vma.start > at:
@@ -57,6 +66,8 @@ def _protect(mm: AddressSpace, start: int, end: int, rights: int) -> None:
         low, high = max(vma.start, start), min(vma.end, end)
         if flags != vma.flags:
             _change(mm, vma, low, high, flags)
+            if vma.flags & _PRIVATE_LOCKED == VmaFlag.LOCKED and flags & VmaFlag.WRITE:
+                populate(low, high)
         at = vma.end
     if at < end:
         raise Errno(errno.ENOMEM)
@@ -64,8 +75,9 @@ def _protect(mm: AddressSpace, start: int, end: int, rights: int) -> None:
 
 def _change(mm: AddressSpace, vma: Vma, start: int, end: int, flags: int) -> None:
     becomes = Vma(start, end, flags)
-    if becomes.counts_as_committed and not vma.flags & VmaFlag.ACCOUNT:
-        mm.check_limits(0, flags)
+    if flags & VmaFlag.WRITE and not vma.flags & VmaFlag.WRITE:
+        mm.check_data(becomes.pages, flags)
+    if becomes.counts_as_committed and not vma.flags & (VmaFlag.ACCOUNT | VmaFlag.WRITE):
         mm.manager.overcommit.charge(becomes.pages)
         flags |= VmaFlag.ACCOUNT
     _change_entries(mm, change_flags(mm, start, end, flags), start, end)

@@ -14,12 +14,12 @@ from emu.pte import PAGE_SHIFT, PAGE_SIZE
 from .address_space import AddressSpace
 from .exceptions import Errno
 from .layout import MMAP_MIN_ADDR, TASK_SIZE, page_align
-from .limits import Resource
 from .pte import is_mapped, is_special, pfn_of
 from .vma import Vma, VmaFlag
 
 __all__ = ["mremap"]
 
+MASK64: Final = (1 << 64) - 1
 MAYMOVE: Final = 1
 FIXED: Final = 2
 DONTUNMAP: Final = 4
@@ -27,22 +27,27 @@ DONTUNMAP: Final = 4
 
 def mremap(mm: AddressSpace, old: int, old_size: int, new_size: int, flags: int, new: int) -> int:
     """Change the size of a mapping, or its place. Returns where it is now. Raises Errno."""
-    exact_old = old_size
-    old_size, new_size = page_align(old_size), page_align(new_size)
-    _check(old, exact_old, old_size, new_size, flags, new)
+    old_size, new_size = page_align(old_size) & MASK64, page_align(new_size) & MASK64
+    _check(old, old_size, new_size, flags, new)
+    if flags & FIXED and old_size == new_size:
+        return _move_all(mm, old, old_size, flags, new)
     if flags & (FIXED | DONTUNMAP):
         return _move_to(mm, old, old_size, new_size, flags, new)
-    if old_size and new_size <= old_size:
+    if new_size <= old_size:
         return _shrink(mm, old, old_size, new_size)
-    vma = _movable(mm, old, old_size, new_size, flags)
+    vma = _movable(mm, old, old_size, new_size)
     if old_size and vma.end == old + old_size and _expand(mm, vma, new_size - old_size):
         return old
     if not flags & MAYMOVE:
         raise Errno(errno.ENOMEM)
-    return _move(mm, vma, old, old_size, new_size, mm.choose(0, new_size), keep=False)
+    return _move(mm, vma, old, old_size, new_size, _choose(mm, vma, 0, new_size), keep=False)
 
 
-def _check(old: int, exact_old: int, old_size: int, new_size: int, flags: int, new: int) -> None:
+def _choose(mm: AddressSpace, vma: Vma, hint: int, size: int) -> int:
+    return mm.choose(hint, size, huge=vma.backing is None)
+
+
+def _check(old: int, old_size: int, new_size: int, flags: int, new: int) -> None:
     """What cannot be, in any address space (check_mremap_params). Raises Errno(EINVAL)."""
     moves = flags & (FIXED | DONTUNMAP)
     bad = (
@@ -52,7 +57,6 @@ def _check(old: int, exact_old: int, old_size: int, new_size: int, flags: int, n
         or new_size > TASK_SIZE
         or (moves and not flags & MAYMOVE)
         or (flags & DONTUNMAP and old_size != new_size)
-        or old + exact_old > (1 << 64) - 1
     )
     if bad:
         raise Errno(errno.EINVAL)
@@ -71,22 +75,18 @@ def _shrink(mm: AddressSpace, old: int, old_size: int, new_size: int) -> int:
     return old
 
 
-def _movable(mm: AddressSpace, old: int, old_size: int, new_size: int, flags: int) -> Vma:
+def _movable(mm: AddressSpace, old: int, old_size: int, new_size: int) -> Vma:
     """The VMA that holds all of the old range (check_prep_vma). Raises Errno."""
     vma = mm.vmas.find(old)
     if vma is None:
         raise Errno(errno.EFAULT)
     if not old_size and not vma.is_shared:
         raise Errno(errno.EINVAL)  # only a shared mapping can be mapped a second time
-    if flags & DONTUNMAP and vma.flags & VmaFlag.HUGETLB:
-        raise Errno(errno.EINVAL)
     if old_size > vma.end - old:
         raise Errno(errno.EFAULT)
     more = (new_size - old_size) >> PAGE_SHIFT
-    limit = mm.limits.soft(Resource.MEMLOCK)
-    if more > 0 and vma.flags & VmaFlag.LOCKED and (mm.locked_pages + more) << PAGE_SHIFT > limit:
-        raise Errno(errno.EAGAIN)
     if more > 0:
+        mm.check_locked(more, vma.flags)
         mm.check_limits(more, vma.flags)
     return vma
 
@@ -104,8 +104,20 @@ def _expand(mm: AddressSpace, vma: Vma, more: int) -> bool:
     return True
 
 
+def _move_all(mm: AddressSpace, old: int, size: int, flags: int, new: int) -> int:
+    """Move all VMAs of a range, and the holes between them (remap_move). Raises Errno."""
+    found = mm.vmas.overlapping(old, old + size)
+    if not found or found[0].start > old:
+        raise Errno(errno.EFAULT)
+    for vma in found:
+        start, end = max(vma.start, old), min(vma.end, old + size)
+        _move_to(mm, start, end - start, end - start, flags, new + start - old)
+    return new
+
+
 def _move_to(mm: AddressSpace, old: int, old_size: int, new_size: int, flags: int, new: int) -> int:
     """Move to a chosen place; what was there is unmapped first (mremap_to). Raises Errno."""
+    vma = _movable(mm, old, old_size, new_size)
     if flags & FIXED:
         if new < MMAP_MIN_ADDR:
             raise Errno(errno.EPERM)
@@ -113,8 +125,10 @@ def _move_to(mm: AddressSpace, old: int, old_size: int, new_size: int, flags: in
     if old_size > new_size:
         mm.unmap(old + new_size, old_size - new_size)
         old_size = new_size
-    vma = _movable(mm, old, old_size, new_size, flags)
-    place = new if flags & FIXED else mm.choose(new, new_size)
+    if flags & DONTUNMAP:
+        mm.check_limits(old_size >> PAGE_SHIFT, vma.flags)
+    vma = _movable(mm, old, old_size, new_size)  # unmapping may have cut it
+    place = new if flags & FIXED else _choose(mm, vma, new, new_size)
     return _move(mm, vma, old, old_size, new_size, place, keep=bool(flags & DONTUNMAP))
 
 
@@ -127,9 +141,20 @@ def _move(mm: AddressSpace, vma: Vma, old: int, old_size: int, new_size: int, ne
         offset = new >> PAGE_SHIFT  # nothing in it yet: it may be numbered as if it had always been here
     mm.add(replace(vma, start=new, end=new + new_size, page_offset=offset))
     _move_entries(mm, old, new, old_size)
-    if old_size and not keep:
+    if keep:
+        _leave_empty(mm, vma, old, old_size)
+    elif old_size:
         mm.unmap(old, old_size)
     return new
+
+
+def _leave_empty(mm: AddressSpace, vma: Vma, old: int, size: int) -> None:
+    """What stays behind has no pages and is not locked (dontunmap_complete)."""
+    left = mm.vmas.find(old)
+    assert left is not None
+    left.flags &= ~VmaFlag.LOCK_MASK
+    if (left.start, left.end) == (old, old + size) == (vma.start, vma.end):
+        left.anon_vma = None
 
 
 def _move_entries(mm: AddressSpace, old: int, new: int, size: int) -> None:

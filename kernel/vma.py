@@ -43,7 +43,9 @@ class VmaFlag:
     MAY_SHARE: Final = 0x80
     GROWS_DOWN: Final = 0x100
     LOCKED: Final = 0x2000
+    LOCK_MASK: Final = 0x8_2000
     DONT_COPY: Final = 0x2_0000
+    LOCK_ON_FAULT: Final = 0x8_0000
     ACCOUNT: Final = 0x10_0000
     NO_RESERVE: Final = 0x20_0000
     HUGETLB: Final = 0x40_0000
@@ -228,14 +230,16 @@ class VmaSet:
         values = self._by_start.values()
         return (values[index - 1] if index else None), (values[behind] if behind < len(values) else None)
 
-    def insert(self, vma: Vma) -> None:
+    def insert(self, vma: Vma, *, merge: bool = True) -> None:
         """Add a VMA to a free range, merged with its neighbours where they match (vma_merge)."""
-        lower, upper = self.neighbours(vma)
-        if upper is not None and vma.continues(upper) and vma.shares_anon_vma(upper):
+        lower, upper = self.neighbours(vma) if merge else (None, None)
+        if lower is not None and not (lower.continues(vma) and lower.shares_anon_vma(vma)):
+            lower = None
+        if upper is not None and vma.continues(upper) and vma.shares_anon_vma(upper) and _agree(lower, upper):
             del self._by_start[upper.start]
             vma = replace(vma, end=upper.end, anon_vma=vma.anon_vma or upper.anon_vma)
             _merged(upper)
-        if lower is not None and lower.continues(vma) and lower.shares_anon_vma(vma):
+        if lower is not None:
             _merged(vma)
             vma = replace(lower, end=vma.end, anon_vma=lower.anon_vma or vma.anon_vma)
         self._by_start[vma.start] = vma
@@ -275,6 +279,13 @@ class VmaSet:
                 break
             top = min(top, vma.start_gap)
         return top - size if top - size >= floor else None
+
+
+def _agree(lower: Vma | None, upper: Vma) -> bool:
+    """Whether what lies between two VMAs may join both (are_anon_vmas_compatible); else it joins the lower one."""
+    if lower is None or lower.anon_vma is None or upper.anon_vma is None:
+        return True
+    return lower.anon_vma is upper.anon_vma
 
 
 def _merged(vma: Vma) -> None:

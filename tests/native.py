@@ -143,12 +143,12 @@ def fault_of(source: str) -> FaultInfo:
     """Return the first signal of a program; ValueError if it exits without one."""
     with _traced(build_native(source)) as pid:
         os.waitpid(pid, 0)  # the stop at exec
-        _ptrace(_CONT, pid)
+        ptrace(_CONT, pid)
         _, status = os.waitpid(pid, 0)
         if not os.WIFSTOPPED(status):
             raise ValueError("the program ended without a signal")
         info = ctypes.create_string_buffer(128)
-        _ptrace(_GETSIGINFO, pid, 0, ctypes.addressof(info))
+        ptrace(_GETSIGINFO, pid, 0, ctypes.addressof(info))
         number, _, code, address = struct.unpack_from("=iiixxxxQ", info)
         return FaultInfo(number, code, address)
 
@@ -160,7 +160,7 @@ def _traced(executable: Path) -> Iterator[int]:
         [executable],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
-        preexec_fn=lambda: _ptrace(_TRACEME),
+        preexec_fn=lambda: ptrace(_TRACEME),
     )
     try:
         yield process.pid
@@ -175,16 +175,16 @@ def _step_through(pid: int, end: int | None) -> int:
         _, status = os.waitpid(pid, 0)
         if not os.WIFSTOPPED(status):
             return count + os.WIFEXITED(status)  # the system call that does not return is an instruction too
-        rip = _ptrace(_PEEKUSER, pid, _RIP)
+        rip = ptrace(_PEEKUSER, pid, _RIP)
         count += before not in (None, rip)  # where rip stays, REP is not at its end
         if rip == end:
             return count
         before = rip
         pending = 0 if os.WSTOPSIG(status) == signal.SIGTRAP else os.WSTOPSIG(status)
-        _ptrace(_SINGLESTEP, pid, 0, pending)
+        ptrace(_SINGLESTEP, pid, 0, pending)
 
 
-def _ptrace(request: int, pid: int = 0, address: int = 0, data: int = 0) -> int:
+def ptrace(request: int, pid: int = 0, address: int = 0, data: int = 0) -> int:
     call = ctypes.CDLL(None, use_errno=True).ptrace
     call.restype, call.argtypes = ctypes.c_long, [ctypes.c_long] * 4
     ctypes.set_errno(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from emu.pte import PAGE_SHIFT, PAGE_SIZE
@@ -10,6 +11,7 @@ from emu.pte import PAGE_SHIFT, PAGE_SIZE
 from .. import madvise as advising
 from .. import mprotect as protecting
 from .. import mremap as remapping
+from ..address_space import AddressSpace
 from ..exceptions import Errno
 from ..layout import TASK_SIZE, page_align
 from ..limits import Resource
@@ -22,10 +24,9 @@ if TYPE_CHECKING:
     from ..files.file import File
     from ..kernel import Kernel
 
-__all__ = ["brk", "madvise", "mmap", "mprotect", "mremap", "munmap"]
+__all__ = ["brk", "madvise", "may_lock", "mmap", "mprotect", "mremap", "munmap"]
 
 PROT_ALL: Final = 7
-MAX_PAGE_OFFSET: Final = (1 << 52) - 1
 
 
 class Map:
@@ -42,6 +43,7 @@ class Map:
     NORESERVE: Final = 0x4000
     POPULATE: Final = 0x8000
     NONBLOCK: Final = 0x1_0000
+    STACK: Final = 0x2_0000
     HUGETLB: Final = 0x4_0000
     FIXED_NOREPLACE: Final = 0x10_0000
     LEGACY: Final = 0x0F_DFFF
@@ -56,44 +58,47 @@ def mmap(kernel: Kernel, address: int, size: int, prot: int, flags: int, fd: int
     file = None if flags & Map.ANONYMOUS else kernel.current.files.file(fd & 0xFFFF_FFFF)
     if size == 0:
         raise Errno(errno.EINVAL)
-    if page_align(size) > TASK_SIZE:
-        raise Errno(errno.ENOMEM)
-    if (offset + page_align(size)) >> PAGE_SHIFT > MAX_PAGE_OFFSET:
-        raise Errno(errno.EOVERFLOW)
     if flags & Map.HUGETLB:
         raise Errno(errno.ENOMEM if flags & Map.ANONYMOUS else errno.EINVAL)  # no huge page is in the pool
-    if flags & (Map.FIXED | Map.FIXED_NOREPLACE) and flags & Map.ANONYMOUS and not 1 <= flags & Map.TYPE <= 2:
-        raise Errno(errno.EINVAL)
-    vm_flags, backing = _anonymous(kernel, prot, flags, size) if file is None else _of_file(file, prot, flags)
     mm = kernel.current.mm
-    if flags & Map.LOCKED:
-        vm_flags |= _lockable(kernel, size)
-    start = mm.map(
+    start = mm.place(
         address,
         size,
-        vm_flags,
-        backing=backing,
-        page_offset=offset >> PAGE_SHIFT if file is not None else 0,
         fixed=bool(flags & (Map.FIXED | Map.FIXED_NOREPLACE)),
         replace=not flags & Map.FIXED_NOREPLACE,
+        huge=file is None and not flags & Map.SHARED,
     )
-    if (flags & Map.POPULATE and not flags & Map.NONBLOCK) or vm_flags & VmaFlag.LOCKED:
+    vm_flags = _vm_flags(prot, flags) | mm.lock_future
+    if flags & Map.LOCKED and not may_lock(mm):
+        raise Errno(errno.EPERM)
+    mm.check_locked(page_align(size) >> PAGE_SHIFT, vm_flags)
+    vm_flags, backing = _anonymous(kernel, vm_flags, flags, size) if file is None else _of_file(file, vm_flags, flags)
+    if flags & Map.NORESERVE and kernel.manager.overcommit.mode != NEVER:
+        vm_flags |= VmaFlag.NO_RESERVE
+    mm.map(start, size, vm_flags, backing=backing, page_offset=offset >> PAGE_SHIFT, fixed=True)
+    if flags & (Map.POPULATE | Map.NONBLOCK) == Map.POPULATE or vm_flags & VmaFlag.LOCKED:
         kernel.faults.populate(kernel.current, start, start + page_align(size))
     return start
+
+
+def may_lock(mm: AddressSpace) -> bool:
+    """Whether a process may lock memory at all (can_do_mlock)."""
+    return mm.limits.soft(Resource.MEMLOCK) != 0
 
 
 def _vm_flags(prot: int, flags: int) -> int:
     vm_flags = prot & PROT_ALL | VmaFlag.MAY_ALL
     if flags & Map.GROWSDOWN:
         vm_flags |= VmaFlag.GROWS_DOWN
+    if flags & Map.LOCKED:
+        vm_flags |= VmaFlag.LOCKED
+    if flags & Map.STACK:
+        vm_flags |= VmaFlag.NO_HUGE_PAGE
     return vm_flags
 
 
-def _anonymous(kernel: Kernel, prot: int, flags: int, size: int) -> tuple[int, Backing | None]:
+def _anonymous(kernel: Kernel, vm_flags: int, flags: int, size: int) -> tuple[int, Backing | None]:
     """Flags and backing of memory without a file. Raises Errno(EINVAL)."""
-    vm_flags = _vm_flags(prot, flags)
-    if flags & Map.NORESERVE and kernel.manager.overcommit.mode != NEVER:
-        vm_flags |= VmaFlag.NO_RESERVE
     if flags & Map.TYPE == Map.PRIVATE:
         return vm_flags, None
     if flags & Map.TYPE != Map.SHARED or flags & Map.GROWSDOWN:
@@ -101,16 +106,15 @@ def _anonymous(kernel: Kernel, prot: int, flags: int, size: int) -> tuple[int, B
     return vm_flags | VmaFlag.SHARED | VmaFlag.MAY_SHARE, shared_memory(kernel.page_cache, page_align(size))
 
 
-def _of_file(file: File, prot: int, flags: int) -> tuple[int, Backing | None]:
+def _of_file(file: File, vm_flags: int, flags: int) -> tuple[int, Backing | None]:
     """Flags and backing of a file mapping: what the descriptor may not, the mapping may not. Raises Errno."""
-    vm_flags = _vm_flags(prot, flags)
     kind = flags & Map.TYPE
     if kind not in (Map.SHARED, Map.PRIVATE, Map.SHARED_VALIDATE):
         raise Errno(errno.EINVAL)
     if kind == Map.SHARED_VALIDATE and flags & ~Map.LEGACY:
         raise Errno(errno.EOPNOTSUPP)
     if kind != Map.PRIVATE:
-        if prot & VmaFlag.WRITE and not file.writable:
+        if vm_flags & VmaFlag.WRITE and not file.writable:
             raise Errno(errno.EACCES)
         vm_flags |= VmaFlag.SHARED | VmaFlag.MAY_SHARE
         if not file.writable:
@@ -122,18 +126,11 @@ def _of_file(file: File, prot: int, flags: int) -> tuple[int, Backing | None]:
     return file.mmap(vm_flags)
 
 
-def _lockable(kernel: Kernel, size: int) -> int:
-    """VM_LOCKED, if so much more may be locked. Raises Errno(EAGAIN)."""
-    mm = kernel.current.mm
-    if (mm.locked_pages << PAGE_SHIFT) + size > kernel.current.limits.soft(Resource.MEMLOCK):
-        raise Errno(errno.EAGAIN)
-    return VmaFlag.LOCKED
-
-
 @syscall(10)
 def mprotect(kernel: Kernel, address: int, size: int, prot: int) -> int:
     """Change the rights of a range of pages."""
-    protecting.mprotect(kernel.current.mm, address, size, prot)
+    process = kernel.current
+    protecting.mprotect(process.mm, address, size, prot, partial(kernel.faults.populate, process))
     return 0
 
 
@@ -149,7 +146,12 @@ def munmap(kernel: Kernel, address: int, size: int) -> int:
 @syscall(12)
 def brk(kernel: Kernel, address: int) -> int:
     """Move the end of the heap; the answer is where it is now, also if it could not be moved."""
-    return kernel.current.mm.set_break(address)
+    mm = kernel.current.mm
+    before = page_align(mm.heap_end)
+    end = mm.set_break(address)
+    if mm.lock_future:
+        kernel.faults.populate(kernel.current, before, page_align(end))
+    return end
 
 
 @syscall(25)

@@ -25,6 +25,7 @@ __all__ = ["clone", "exit_group", "fork", "getpid", "sys_exit", "vfork", "wait4"
 P_ALL, P_PID, P_PGID = 0, 1, 2
 CLONE_ARGS: Final = struct.Struct("<8Q")
 CLONE_ARGS_SIZE: Final = 64
+CHILD_INFO: Final = struct.Struct("<iiixxxxiii")
 MASK32: Final = 0xFFFF_FFFF
 
 
@@ -165,10 +166,25 @@ def waitid(kernel: Kernel, kind: int, number: int, info: int, options: int, usag
             kernel.user.copy_to(info, _child_info(child, status))
         if usage_va:
             kernel.user.copy_to(usage_va, usage(kernel, child))
-        return 0
+        return child.pid
 
-    child = {P_ALL: -1, P_PID: signed32(number), P_PGID: -signed32(number)}[kind]
-    return wait_for_child(kernel, kernel.current, child, options, found)
+    which = {P_ALL: -1, P_PID: signed32(number), P_PGID: -signed32(number)}[kind]
+    return _waitid(kernel, wait_for_child(kernel, kernel.current, which, options, found), info)
+
+
+def _waitid(kernel: Kernel, wait: Wait, info: int) -> Wait:
+    """Answer 0 where wait4 answers a number; without a child the siginfo_t is all zeros."""
+
+    def attempt() -> int | None:
+        pid: int | None = 0
+        try:
+            pid = wait.attempt()
+        finally:
+            if pid == 0 and info:
+                kernel.user.write(info, bytes(CHILD_INFO.size))
+        return None if pid is None else 0
+
+    return Wait(wait.queues, attempt)
 
 
 def _child_info(child: Process, status: int) -> bytes:
@@ -179,7 +195,7 @@ def _child_info(child: Process, status: int) -> bytes:
         code, value = CLD_STOPPED, status >> 8
     else:
         code, value = (CLD_KILLED, status & 0x7F) if status & 0x7F else (CLD_EXITED, status >> 8)
-    return struct.pack("<iiixxxxiii", SIGCHLD, 0, code, child.pid, 0, value)
+    return CHILD_INFO.pack(SIGCHLD, 0, code, child.pid, 0, value)
 
 
 # --- what was used --------------------------------------------------------------------------------------------------

@@ -15,12 +15,14 @@ from ..mprotect import change_flags
 from ..pte import is_mapped
 from ..vma import Vma, VmaFlag
 from . import syscall
+from .memory import may_lock
 
 if TYPE_CHECKING:
     from ..kernel import Kernel
 
 __all__ = ["mincore", "mlock", "mlockall", "msync", "munlock"]
 
+MASK64: Final = (1 << 64) - 1
 MLOCK_ONFAULT: Final = 1
 MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT = 1, 2, 4
 MS_ASYNC, MS_INVALIDATE, MS_SYNC = 1, 2, 4
@@ -74,30 +76,35 @@ def mlock2(kernel: Kernel, address: int, size: int, flags: int) -> int:
 
 def _lock(kernel: Kernel, address: int, size: int, *, populate: bool) -> int:
     mm = kernel.current.mm
-    end = page_align(address + size)
-    start = address & ~(PAGE_SIZE - 1)
-    if end >= 1 << 64:
-        raise Errno(errno.EINVAL)
-    fresh = sum(vma.part(start, end).pages for vma in mm.vmas.overlapping(start, end) if not vma.flags & VmaFlag.LOCKED)
-    if (mm.locked_pages + fresh) << PAGE_SHIFT > kernel.current.limits.soft(Resource.MEMLOCK):
+    if not may_lock(mm):
+        raise Errno(errno.EPERM)
+    start, size = _whole_pages(address, size)
+    end = start + size
+    already = sum(vma.part(start, end).pages for vma in mm.vmas.overlapping(start, end) if vma.flags & VmaFlag.LOCKED)
+    locked = ((mm.locked_pages - already) << PAGE_SHIFT) + size
+    if locked > kernel.current.limits.soft(Resource.MEMLOCK):
         raise Errno(errno.ENOMEM)
-    _set_locked(mm, start, end, VmaFlag.LOCKED)
-    if populate:
-        for vma in mm.vmas.overlapping(start, end):
-            if not vma.flags & VmaFlag.RIGHTS and vma.start < end:
-                raise Errno(errno.ENOMEM)
-        kernel.faults.populate(kernel.current, start, end)
+    _set_locked(mm, start, end, VmaFlag.LOCKED if populate else VmaFlag.LOCK_MASK)
+    if not kernel.faults.populate_until_error(kernel.current, start, end):
+        raise Errno(errno.ENOMEM)
     return 0
 
 
+def _whole_pages(address: int, size: int) -> tuple[int, int]:
+    """The first page of a range and the size from there; a size that is too large begins again at 0, as in C."""
+    return address & ~(PAGE_SIZE - 1), page_align(size + address % PAGE_SIZE) & MASK64
+
+
 def _set_locked(mm: AddressSpace, start: int, end: int, locked: int) -> None:
-    """Set or clear VM_LOCKED VMA by VMA up to the first hole (apply_vma_lock_flags). Raises Errno(ENOMEM)."""
+    """Set or clear VM_LOCKED VMA by VMA up to the first hole (apply_vma_lock_flags). Raises Errno."""
+    if end >= 1 << 64:
+        raise Errno(errno.EINVAL)
     at = start
     for vma in mm.vmas.overlapping(start, min(end, TASK_SIZE)):
         if vma.start > at:
             break
         low, at = max(vma.start, start), min(vma.end, end)
-        flags = vma.flags & ~VmaFlag.LOCKED | locked
+        flags = vma.flags & ~VmaFlag.LOCK_MASK | locked
         if flags != vma.flags:
             change_flags(mm, low, at, flags)
     if at < end:
@@ -107,7 +114,8 @@ def _set_locked(mm: AddressSpace, start: int, end: int, locked: int) -> None:
 @syscall(150)
 def munlock(kernel: Kernel, address: int, size: int) -> int:
     """Pages need not stay."""
-    _set_locked(kernel.current.mm, address & ~(PAGE_SIZE - 1), page_align(address + size), 0)
+    start, size = _whole_pages(address, size)
+    _set_locked(kernel.current.mm, start, start + size, 0)
     return 0
 
 
@@ -117,15 +125,23 @@ def mlockall(kernel: Kernel, flags: int) -> int:
     if not flags or flags & ~(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) or flags == MCL_ONFAULT:
         raise Errno(errno.EINVAL)
     mm = kernel.current.mm
+    if not may_lock(mm):
+        raise Errno(errno.EPERM)
     if flags & MCL_CURRENT and mm.total_pages << PAGE_SHIFT > kernel.current.limits.soft(Resource.MEMLOCK):
         raise Errno(errno.ENOMEM)
-    mm.lock_future = VmaFlag.LOCKED if flags & MCL_FUTURE else 0
+    locked = VmaFlag.LOCK_MASK if flags & MCL_ONFAULT else VmaFlag.LOCKED
+    mm.lock_future = locked if flags & MCL_FUTURE else 0
     if flags & MCL_CURRENT:
-        for vma in list(mm.vmas):
-            change_flags(mm, vma.start, vma.end, vma.flags | VmaFlag.LOCKED)
-        if not flags & MCL_ONFAULT:
-            kernel.faults.populate(kernel.current, 0, TASK_SIZE)
+        _lock_all(mm, locked)
+        kernel.faults.populate(kernel.current, 0, TASK_SIZE)
     return 0
+
+
+def _lock_all(mm: AddressSpace, locked: int) -> None:
+    for vma in list(mm.vmas):
+        flags = vma.flags & ~VmaFlag.LOCK_MASK | locked
+        if flags != vma.flags:
+            change_flags(mm, vma.start, vma.end, flags)
 
 
 @syscall(152)
@@ -133,16 +149,14 @@ def munlockall(kernel: Kernel) -> int:
     """Nothing need stay."""
     mm = kernel.current.mm
     mm.lock_future = 0
-    for vma in list(mm.vmas):
-        if vma.flags & VmaFlag.LOCKED:
-            change_flags(mm, vma.start, vma.end, vma.flags & ~VmaFlag.LOCKED)
+    _lock_all(mm, 0)
     return 0
 
 
 @syscall(26)
 def msync(kernel: Kernel, address: int, size: int, flags: int) -> int:
     """Write changed pages of shared file mappings to the file. They are the file's own pages already."""
-    end = address + page_align(size)
+    end = address + (page_align(size) & MASK64)
     bad = flags & ~(MS_ASYNC | MS_INVALIDATE | MS_SYNC) or flags & (MS_ASYNC | MS_SYNC) == MS_ASYNC | MS_SYNC
     if bad or address % PAGE_SIZE:
         raise Errno(errno.EINVAL)
