@@ -36,7 +36,7 @@ from .records import block_at, entry_at, leave, notify, state_at
 from .soft_tlb import drop_page, flush_soft_tlb
 from .state import FETCHED, SCANNED, Engine, Event, Fault, Stop, TlbKind
 from .tlb import find, use
-from .transfer import iretq, physical, smap_window, swapgs, sysretq
+from .transfer import iretq, physical, read_cr3, smap_window, swapgs, sysretq, write_cr3
 from .transfer import syscall as enter_system_call
 from .translate import translate
 from .walk import FETCH, WRITE, permitted
@@ -353,8 +353,24 @@ def _returns(s: Any) -> Any:
 
 
 @native
+def _moves_cr3(s: Any, rip: Any) -> Any:
+    """MOV to and from CR3: [41] 0f 20 or 22, d8 + register. Unicorn refuses them before it reads the last byte."""
+    prefix = 1 if code_byte(s, rip) == 0x41 else 0
+    size = prefix + 3
+    if s.cpl != 0 or (rip & 0xFFF) + size > 4096 or code_byte(s, rip + prefix) != 0x0F:
+        return False
+    operation, operand = code_byte(s, rip + prefix + 1), code_byte(s, rip + prefix + 2)
+    if operand & 0xF8 != 0xD8:
+        return False
+    register = (operand & 7) + 8 * prefix
+    if operation == 0x20:
+        return read_cr3(s, register) and _next(s, size)
+    return operation == 0x22 and write_cr3(s, register) and _next(s, size)
+
+
+@native
 def _transfers(s: Any) -> Any:
-    """Execute the instruction at RIP here if it is SWAPGS, SYSRETQ, IRETQ, CLAC or STAC and nothing stands against it.
+    """Execute the instruction at RIP here, if nothing stands against it: SWAPGS, SYSRETQ, IRETQ, CLAC, STAC, MOV CR3.
 
     Only where it ends its block, so that nothing behind it has been counted.
     """
@@ -363,8 +379,10 @@ def _transfers(s: Any) -> Any:
     if s.block_key == 0 or left < 2 or left > 3:
         return False
     first, second = code_byte(s, rip), code_byte(s, rip + 1)
-    if left == 2:
-        return first == 0x48 and second == 0xCF and _returns(s)
+    if first == 0x48 and second == 0xCF:
+        return left == 2 and _returns(s)
+    if left == 2 or first == 0x41:
+        return _moves_cr3(s, rip)
     if s.cpl != 0:
         return False
     third = code_byte(s, rip + 2)

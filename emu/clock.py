@@ -21,6 +21,8 @@ class Clock:
         state.cost_syscall, state.cost_sysret, state.cost_iret = costs.syscall, costs.sysret, costs.iret
         state.cost_swapgs, state.cost_stac_clac = costs.swapgs, costs.stac_clac
         state.cost_page_fault = costs.page_fault
+        state.cost_cr3_flush, state.cost_cr3_noflush = costs.mov_to_cr3_flush, costs.mov_to_cr3_noflush
+        state.cost_read_control = costs.mov_from_cr
         self._charged: dict[str, int] = {}
         self._sum = 0
 
@@ -39,6 +41,8 @@ class Clock:
             (s.accessed_assists + s.dirty_assists) * costs.walk_ad_assist,
             s.entry_exit_cycles,
             s.exception_cycles,
+            s.cr3_cycles,
+            s.control_cycles,
         )
 
     @property
@@ -49,6 +53,7 @@ class Clock:
     def by_cause(self) -> dict[str, int]:
         """Cycles of each cause; causes that cost nothing so far are left out, except instructions."""
         names = ("instructions", "stlb_hits", "page_walks", "ad_assists", "entry_exit", "exceptions")
+        names += ("cr3_writes", "control_registers")
         parts = dict(zip(names, self._native(), strict=True))
         for cause, cycles in self._charged.items():
             parts[cause] = parts.get(cause, 0) + cycles

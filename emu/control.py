@@ -94,7 +94,7 @@ class Control:
 
     def __post_init__(self) -> None:
         features = self.mmu.profile.features
-        self._cr3_low = 0
+        self.mmu.state.physical_limit = 1 << self.mmu.profile.cpu.physical_address_bits
         self._supported = int(CR4_SUPPORTED)
         for present, bit in (
             (features.pge, Cr4.PGE),
@@ -164,7 +164,7 @@ class Control:
     @property
     def cr3(self) -> int:
         """CR3 as MOV reads it: the top table's address, and the PCID or (without CR4.PCIDE) PWT and PCD."""
-        return int(self.mmu.state.cr3) | self._cr3_low
+        return int(self.mmu.state.cr3) | int(self.mmu.state.cr3_low)
 
     def write_cr0(self, value: int) -> None:
         """MOV to CR0. Paging and protection cannot be turned off here: a 64-bit kernel never does.
@@ -186,8 +186,8 @@ class Control:
         if address >> self.mmu.profile.cpu.physical_address_bits:
             raise _refuse()
         state = self.mmu.state
-        state.cr3, self._cr3_low = address & ADDRESS_MASK, address & PCID_MASK
-        state.pcid = self._cr3_low if tagged else 0
+        state.cr3, state.cr3_low = address & ADDRESS_MASK, address & PCID_MASK
+        state.pcid = state.cr3_low if tagged else 0
         if noflush:
             self.forget_soft()
         else:
@@ -207,10 +207,11 @@ class Control:
         turned_on, changed = value & ~self.cr4, value ^ self.cr4
         if value & ~self._supported or not value & Cr4.PAE or changed & Cr4.LA57:
             raise _refuse()
-        if turned_on & Cr4.PCIDE and self._cr3_low:
+        if turned_on & Cr4.PCIDE and self.mmu.state.cr3_low:
             raise _refuse()
         self.cr4 = value
         self._sync()
+        self.mmu.state.pcids_enabled = bool(value & Cr4.PCIDE)
         if not value & Cr4.PCIDE:
             self.mmu.state.pcid = 0
         if changed & (Cr4.PGE | Cr4.PAE) or (changed & ~value) & Cr4.PCIDE or turned_on & Cr4.SMEP:

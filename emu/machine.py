@@ -118,8 +118,8 @@ class Machine:
         self.monitor: Callable[[int], None] | None = None
         self.pid = 0
         self.max_instructions = NEVER
-        self.flushes: dict[str, int] = {}
-        self.cr3_writes = {"flush": 0, "noflush": 0}
+        self._flushes: dict[str, int] = {}
+        self._cr3_writes = [0, 0]
         self._timer: tuple[int, int] | None = None
         self._shadow = NEVER
         self._halt: Halt | None = None
@@ -150,6 +150,20 @@ class Machine:
         """RFLAGS.AC, with which the kernel may touch user pages under SMAP."""
         self.state.alignment_check = allowed
         self.cpu.flush_soft_tlb()
+
+    @property
+    def cr3_writes(self) -> dict[str, int]:
+        """Writes of CR3, with and without a flush."""
+        noflush, flush = self._cr3_writes
+        return {"flush": flush + self.state.cr3_flushing, "noflush": noflush + self.state.cr3_keeping}
+
+    @property
+    def flushes(self) -> dict[str, int]:
+        """TLB invalidations by what made them."""
+        made = dict(self._flushes)
+        if self.state.cr3_flushing:
+            made["mov_cr3"] = made.get("mov_cr3", 0) + self.state.cr3_flushing
+        return made
 
     def charge(self, cause: str, cycles: int) -> None:
         """Let time pass for a named cause."""
@@ -196,7 +210,7 @@ class Machine:
     def write_cr3(self, value: int) -> None:
         """MOV to CR3: switch the address space."""
         flush = self.control.write_cr3(value)
-        self.cr3_writes["flush" if flush else "noflush"] += 1
+        self._cr3_writes[flush] += 1
         self.charge("cr3_writes", self.costs.mov_to_cr3_flush if flush else self.costs.mov_to_cr3_noflush)
         if self.events.wants("cr3_write"):
             self.events.emit(Cr3Write(self.clock.now, self.pid, value, self.state.pcid, flush))
@@ -249,7 +263,7 @@ class Machine:
             self.control.write_msr(number, value)
 
     def _flushed(self, reason: str, va: int | None, pcid: int | None) -> None:
-        self.flushes[reason] = self.flushes.get(reason, 0) + 1
+        self._flushes[reason] = self._flushes.get(reason, 0) + 1
         if self.events.wants("tlb_flush"):
             self.events.emit(TlbFlush(self.clock.now, self.pid, reason, va, pcid))
 

@@ -28,6 +28,8 @@ _NATIVE_EVENTS: Final = {
     "access": Event.ACCESS,
     "instruction": Event.INSTRUCTION,
     "exception": Event.EXCEPTION,
+    "cr3_write": Event.CR3_WRITE,
+    "tlb_flush": Event.TLB_FLUSH,
 }
 
 

@@ -94,6 +94,8 @@ class Event(IntEnum):
     INSTRUCTION = 3
     SELF_MODIFIED = 4
     EXCEPTION = 5  # Python builds it; page faults are then delivered by Python
+    CR3_WRITE = 6  # Python builds it; MOV to CR3 is then executed by Python
+    TLB_FLUSH = 7
     CPUID = 8
     RDTSC = 9
     RDTSCP = 10
@@ -208,6 +210,9 @@ class State(ctypes.Structure):
         ("syscalls_enabled", c_uint64),  # EFER.SCE
         ("has_smap", c_uint64),
         ("cr3", c_uint64),  # physical address of the top table
+        ("cr3_low", c_uint64),  # the rest of CR3: the PCID, or PWT and PCD
+        ("pcids_enabled", c_uint64),
+        ("physical_limit", c_uint64),  # the first physical address that the processor cannot form
         ("pcid", c_uint64),
         ("write_protect", c_uint64),  # CR0.WP
         ("smep", c_uint64),
@@ -270,8 +275,15 @@ class State(ctypes.Structure):
         ("cost_stac_clac", c_uint64),
         ("cost_iret", c_uint64),
         ("cost_page_fault", c_uint64),
+        ("cost_cr3_flush", c_uint64),
+        ("cost_cr3_noflush", c_uint64),
+        ("cost_read_control", c_uint64),
         # what was counted
         ("entry_exit_cycles", c_uint64),
+        ("cr3_cycles", c_uint64),
+        ("control_cycles", c_uint64),
+        ("cr3_flushing", c_uint64),  # writes of CR3 without Python
+        ("cr3_keeping", c_uint64),
         ("exception_cycles", c_uint64),  # of page faults that were delivered without Python
         ("mode_totals", c_uint64 * 6),  # user instructions, reads, writes; the same of the kernel
         ("mode_start", c_uint64 * 3),

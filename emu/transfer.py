@@ -14,8 +14,8 @@ from .native import call, native, words
 from .pte import ADDRESS_MASK, IMPLICIT, Access, Rflags
 from .records import state_at  # noqa: F401 - the record type must exist before these functions compile
 from .soft_tlb import flush_soft_tlb
-from .state import FETCHED, Fault
-from .tlb import leaf_shift
+from .state import FETCHED, Event, Fault
+from .tlb import ANY, PCID_MASK, invalidate, leaf_shift
 from .translate import translate
 from .walk import is_canonical
 
@@ -24,13 +24,17 @@ __all__ = [
     "iretq",
     "note_write",
     "physical",
+    "read_cr3",
     "smap_window",
     "swapgs",
     "switch_mode",
     "syscall",
     "sysretq",
+    "write_cr3",
 ]
 
+CR3_EVENTS: Final = 1 << Event.CR3_WRITE | 1 << Event.TLB_FLUSH
+NOFLUSH_MASK: Final = (1 << 63) - 1
 READ, WRITE = int(Access.READ), int(Access.WRITE)
 RAX, RCX, RSP, R11, RIP = 0, 1, 4, 11, 16
 """Indices into Unicorn's registers (env); RIP follows the sixteen general ones."""
@@ -229,6 +233,37 @@ def swapgs(s: Any) -> Any:
     base = words(s.gs_base)
     base[0], s.kernel_gs_base = s.kernel_gs_base, base[0]
     s.entry_exit_cycles += s.cost_swapgs
+    return True
+
+
+@native
+def read_cr3(s: Any, register: Any) -> Any:
+    """MOV r64, CR3 at CPL 0."""
+    words(s.env)[register] = s.cr3 | s.cr3_low
+    s.control_cycles += s.cost_read_control
+    return True
+
+
+@native
+def write_cr3(s: Any, register: Any) -> Any:
+    """MOV CR3, r64 at CPL 0 (SDM 4.10.4.1). False, with nothing changed, where somebody listens or it is refused."""
+    value = words(s.env)[register]
+    keeps = s.pcids_enabled != 0 and value < 0
+    address = value & NOFLUSH_MASK if s.pcids_enabled else value
+    if s.listeners & CR3_EVENTS or address < 0 or address >= s.physical_limit:
+        return False
+    s.cr3 = address & ADDRESS_MASK
+    s.cr3_low = address & PCID_MASK
+    s.pcid = s.cr3_low if s.pcids_enabled else 0
+    s.fetch_page = 0
+    if keeps:
+        s.cr3_keeping += 1
+        s.cr3_cycles += s.cost_cr3_noflush
+    else:
+        invalidate(s, ANY, s.pcid, False)
+        s.cr3_flushing += 1
+        s.cr3_cycles += s.cost_cr3_flush
+    flush_soft_tlb(s)
     return True
 
 

@@ -11,6 +11,9 @@ comes back with an older generation.
     asid = "pcid"     as above
            "flush"    one PCID for all: every switch flushes
            "stale"    one PCID for all and no flush: the next process reads through the last one's translations
+
+Under page-table isolation each has two PCIDs, kernel n and user n + 2048. The kernel runs on the first, and flushes the
+second late: a bit in `user_pcid_flush_mask` makes the entry code's way back to user mode do it.
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ from emu import InputError
 from emu.machine import Machine
 from emu.pte import CR3_NOFLUSH, PAGE_SIZE
 
+from .memory import KernelMemory
+
 if TYPE_CHECKING:
     from .address_space import AddressSpace
 
@@ -32,6 +37,11 @@ DYNAMIC_ASIDS: Final = 6
 """TLB_NR_DYN_ASIDS, asm/tlbflush.h."""
 FLUSH_CEILING: Final = 33
 """Pages that are flushed one by one; for more it is cheaper to flush all (tlb_single_page_flush_ceiling)."""
+
+
+USER_PCID: Final = 1 << 11
+"""The PCID of a process's user half (X86_CR3_PTI_PCID_USER_BIT)."""
+INVPCID_ADDRESS: Final = 0
 
 
 @dataclass(slots=True)
@@ -48,12 +58,23 @@ class TlbContexts:
     `tagged` says whether CR4.PCIDE is set. Raises InputError for a mode that needs tags where there are none.
     """
 
-    def __init__(self, machine: Machine, kernel_pgd: int, *, tagged: bool, mode: str = "pcid") -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        memory: KernelMemory,
+        kernel_pgd: int,
+        *,
+        tagged: bool,
+        mode: str = "pcid",
+        user_flush_mask: int | None = None,
+    ) -> None:
         if mode not in ASID_MODES:
             raise InputError(f"unknown ASID mode {mode!r}; there are {', '.join(ASID_MODES)}")
         if mode == "stale" and not tagged:
             raise InputError("without PCIDs every CR3 write flushes; stale translations need --pcid on")
-        self._machine, self._kernel_pgd = machine, kernel_pgd
+        self._machine, self._memory, self._kernel_pgd = machine, memory, kernel_pgd
+        self._user_flush_mask = user_flush_mask
+        self._kernel_changed = False
         self._tagged, self._mode = tagged, mode
         self._contexts = [Context() for _ in range(DYNAMIC_ASIDS if mode == "pcid" else 1)]
         self._next = 0
@@ -74,9 +95,12 @@ class TlbContexts:
             return
         self.loaded = mm
         if mm is None:
-            self._machine.write_cr3(self._kernel_pgd | (CR3_NOFLUSH if self._tagged else 0))
+            keeps, self._kernel_changed = not self._kernel_changed, False
+            self._machine.write_cr3(self._kernel_pgd | (CR3_NOFLUSH if self._tagged and keeps else 0))
             return
         keeps = self._choose(mm)
+        if not keeps:
+            self._invalidate_user_asid()
         pcid = self._asid + 1 if self._tagged else 0
         self._machine.write_cr3(mm.page_table.pgd | pcid | (CR3_NOFLUSH if keeps and self._tagged else 0))
 
@@ -106,8 +130,9 @@ class TlbContexts:
             return
         if (end - start) // PAGE_SIZE <= FLUSH_CEILING:
             for va in range(start, end, PAGE_SIZE):
-                self._machine.invlpg(va)
+                self._flush_one_user(va)
         else:
+            self._invalidate_user_asid()
             self._machine.write_cr3(self._machine.control.cr3)
         self._contexts[self._asid].generation = mm.tlb_generation
 
@@ -115,7 +140,32 @@ class TlbContexts:
         """Forget a whole address space (flush_tlb_mm)."""
         self.flush(mm, 0, (FLUSH_CEILING + 1) * PAGE_SIZE, why)
 
+    def _flush_one_user(self, va: int) -> None:
+        """Forget a page under the PCID of the kernel's half, and under that of the user's (flush_tlb_one_user)."""
+        self._machine.invlpg(va)
+        if self._user_flush_mask is None or not self._tagged:
+            return
+        if self._machine.profile.features.invpcid:
+            self._machine.invpcid(INVPCID_ADDRESS, self._asid + 1 + USER_PCID, va)
+        else:
+            self._invalidate_user_asid()
+
+    def _invalidate_user_asid(self) -> None:
+        """Let the way back to user mode flush the user's PCID: cheaper than doing it now (invalidate_user_asid)."""
+        if self._user_flush_mask is not None and self._tagged:
+            mask = self._memory.load_va(self._user_flush_mask)
+            self._memory.store_va(self._user_flush_mask, mask | 1 << self._asid + 1)
+
     def flush_kernel(self, start: int, end: int) -> None:
-        """Forget pages of the kernel's. They are global: INVLPG drops them for every PCID (flush_tlb_kernel_range)."""
+        """Forget pages of the kernel's (flush_tlb_kernel_range).
+
+        They are global, and INVLPG drops them for every PCID; under page-table isolation they are not, and whoever
+        else remembers them is flushed when it comes back.
+        """
         for va in range(start, end, PAGE_SIZE):
             self._machine.invlpg(va)
+        if self._user_flush_mask is not None and self._tagged:
+            self._kernel_changed = True
+            for asid, context in enumerate(self._contexts):
+                if asid != self._asid or self.loaded is None:
+                    context.owner = 0

@@ -37,6 +37,7 @@ from .memory_manager import MemoryManager
 from .overcommit import Overcommit
 from .page_table import PageTable
 from .pages import STRUCT_PAGE_SIZE, Pages
+from .pti import kernel_flags, map_trampoline
 from .vmalloc import Vmalloc
 
 __all__ = ["Booted", "boot"]
@@ -44,8 +45,9 @@ __all__ = ["Booted", "boot"]
 HUGE_SHIFT: Final = 21
 HUGE_SIZE: Final = 1 << HUGE_SHIFT
 
-_READ_WRITE: Final = int(Pte.P | Pte.W | Pte.A | Pte.D | Pte.NX | Pte.G)
-_READ_EXECUTE: Final = int(Pte.P | Pte.A | Pte.G)
+G: Final = int(Pte.G)
+_READ_WRITE: Final = int(Pte.P | Pte.W | Pte.A | Pte.D | Pte.NX)
+_READ_EXECUTE: Final = int(Pte.P | Pte.A)
 
 GDT: Final = {
     0x10: 0x00AF_9B00_0000_FFFF,  # kernel code
@@ -70,6 +72,7 @@ _USER_GATES: Final = frozenset({3, 4})
 _DOUBLE_FAULT: Final = 8
 
 PERCPU_TOP_OF_STACK: Final = PAGE_SIZE + 8
+PERCPU_USER_PCID_FLUSH_MASK: Final = PAGE_SIZE + 16
 SYSCALL_MASK: Final = int(Rflags.TF | Rflags.IF | Rflags.DF | Rflags.IOPL | Rflags.NT | Rflags.AC)
 """Flags that SYSCALL clears (syscall_init in arch/x86/kernel/cpu/common.c)."""
 
@@ -83,19 +86,22 @@ class Booted:
     percpu: int
 
 
-def boot(machine: Machine, *, pcid: bool, asid: str = "pcid") -> Booted:
+def boot(machine: Machine, *, pcid: bool, asid: str = "pcid", pti: bool = False) -> Booted:
     """Bring a machine from power-on to a kernel that can run processes. Raises InputError if RAM is too small."""
     frames = FrameAllocator(first=1, count=(machine.ram.size >> PAGE_SHIFT) - 1)
-    text = KernelText(smap=machine.profile.features.smap)
+    features = machine.profile.features
+    text = KernelText(smap=features.smap, pti=pti, pcid=pcid and features.pcid)
     try:
         early = EarlyMemory(machine.ram)
-        page_table = PageTable(early, frames)
+        page_table = PageTable(early, frames, isolated=pti)
         _map_direct(machine, page_table)
         _map_text(machine, page_table, frames, text)
         page_table.entry_address(VMALLOC, create=True)  # before any process inherits the PGD
         _map_vmemmap(machine, page_table, frames)
         zero_pfn = frames.allocate()
         percpu = direct_map(_map_entry_area(machine, page_table, frames, text) << PAGE_SHIFT)
+        if pti:
+            map_trampoline(page_table, text, percpu)
     except Errno as error:
         if error.number != errno.ENOMEM:
             raise
@@ -104,7 +110,7 @@ def boot(machine: Machine, *, pcid: bool, asid: str = "pcid") -> Booted:
     memory = KernelMemory(machine)
     page_table.memory = memory
     memory.clear_frame(zero_pfn)
-    return Booted(text, _memory_manager(machine, memory, early, frames, page_table, zero_pfn, asid), percpu)
+    return Booted(text, _memory_manager(machine, memory, early, frames, page_table, zero_pfn, asid, percpu), percpu)
 
 
 def _memory_manager(
@@ -115,10 +121,12 @@ def _memory_manager(
     page_table: PageTable,
     zero_pfn: int,
     asid: str,
+    percpu: int,
 ) -> MemoryManager:
     """The memory management, now that the kernel's own addresses work."""
     tagged = bool(machine.control.cr4 & Cr4.PCIDE)
-    tlb = TlbContexts(machine, page_table.pgd, tagged=tagged, mode=asid)
+    mask = percpu + PERCPU_USER_PCID_FLUSH_MASK if page_table.isolated else None
+    tlb = TlbContexts(machine, memory, page_table.pgd, tagged=tagged, mode=asid, user_flush_mask=mask)
     return MemoryManager(
         memory,
         early,
@@ -138,9 +146,9 @@ def _map_vmemmap(machine: Machine, page_table: PageTable, frames: FrameAllocator
     huge_end = size & ~(HUGE_SIZE - 1)
     for offset in range(0, huge_end, HUGE_SIZE):
         pfn = frames.allocate(order=HUGE_SHIFT - PAGE_SHIFT)
-        page_table.install(VMEMMAP + offset, pfn << PAGE_SHIFT | _READ_WRITE | Pte.PS, level=2)
+        page_table.install(VMEMMAP + offset, pfn << PAGE_SHIFT | kernel_flags(page_table) | Pte.PS, level=2)
     for offset in range(huge_end, size, PAGE_SIZE):
-        page_table.install(VMEMMAP + offset, frames.allocate() << PAGE_SHIFT | _READ_WRITE)
+        page_table.install(VMEMMAP + offset, frames.allocate() << PAGE_SHIFT | kernel_flags(page_table))
 
 
 def _map_direct(machine: Machine, page_table: PageTable) -> None:
@@ -148,21 +156,18 @@ def _map_direct(machine: Machine, page_table: PageTable) -> None:
     size = machine.ram.size
     huge_end = size & ~(HUGE_SIZE - 1)
     for pa in range(0, huge_end, HUGE_SIZE):
-        page_table.install(DIRECT_MAP + pa, pa | _READ_WRITE | Pte.PS, level=2)
+        page_table.install(DIRECT_MAP + pa, pa | kernel_flags(page_table) | Pte.PS, level=2)
     for pa in range(huge_end, size, PAGE_SIZE):
-        page_table.install(DIRECT_MAP + pa, pa | _READ_WRITE)
+        page_table.install(DIRECT_MAP + pa, pa | kernel_flags(page_table))
 
 
 def _map_text(machine: Machine, page_table: PageTable, frames: FrameAllocator, text: KernelText) -> None:
     """The assembled entry code, and one page with a stub for each function."""
-    pages = dict.fromkeys(text.functions, STUB)
-    for segment in text.image.segments:
-        for offset in range(0, segment.size, PAGE_SIZE):
-            pages[segment.va + offset] = segment.data[offset : offset + PAGE_SIZE]
-    for va, content in pages.items():
+    for va, content in {**dict.fromkeys(text.functions, STUB), **text.entry}.items():
         pfn = frames.allocate()
         machine.ram.write(pfn << PAGE_SHIFT, content.ljust(PAGE_SIZE, b"\xcc"))
-        page_table.install(va, pfn << PAGE_SHIFT | _READ_EXECUTE)
+        is_global = not page_table.isolated or va in text.entry
+        page_table.install(va, pfn << PAGE_SHIFT | _READ_EXECUTE | (G if is_global else 0))
 
 
 def _map_entry_area(machine: Machine, page_table: PageTable, frames: FrameAllocator, text: KernelText) -> int:
@@ -174,7 +179,7 @@ def _map_entry_area(machine: Machine, page_table: PageTable, frames: FrameAlloca
     placed |= {DF_STACK_VA + i * PAGE_SIZE: pfn for i, pfn in enumerate(double_fault_stack)}
     for va, pfn in placed.items():
         machine.ram.zero(pfn << PAGE_SHIFT, PAGE_SIZE)
-        page_table.install(va, pfn << PAGE_SHIFT | _READ_WRITE)
+        page_table.install(va, pfn << PAGE_SHIFT | _READ_WRITE | G)
     machine.ram.zero((percpu + 1) << PAGE_SHIFT, PAGE_SIZE)
     machine.ram.write(idt << PAGE_SHIFT, _idt(text))
     machine.ram.write(gdt << PAGE_SHIFT, _gdt())

@@ -62,11 +62,13 @@ def kernel_function(cycles: int, name: str | None = None) -> Callable[[Body], Bo
 
 
 @cache
-def _entry_code(smap: bool, addresses: tuple[tuple[str, int], ...]) -> Image:
-    """`entry.s` for a processor with or without SMAP, assembled once for all kernels."""
+def _entry_code(smap: bool, pti: bool, pcid: bool, addresses: tuple[tuple[str, int], ...]) -> Image:
+    """`entry.s` for what a processor has and a kernel wants, assembled once for all kernels."""
     source = resources.files(__package__).joinpath("entry.s").read_text("utf-8")
+    wanted = {"SMAP": smap, "PTI": pti, "PCID": pcid}
+    features = "".join(f".equ X86_FEATURE_{name}, {int(value)}; " for name, value in wanted.items())
     return assemble_source(
-        f".equ X86_FEATURE_SMAP, {int(smap)} {source}",
+        f"{features}{source}",
         name="kernel/entry.s",
         addresses={".text": KERNEL_TEXT},
         symbols=dict(addresses),
@@ -75,15 +77,23 @@ def _entry_code(smap: bool, addresses: tuple[tuple[str, int], ...]) -> Image:
 
 
 class KernelText:
-    """Where everything in kernel text is. `image` is the assembled entry code, `symbols` also has the functions."""
+    """Where everything in kernel text is. `image` is the assembled entry code, `symbols` also has the functions.
 
-    def __init__(self, *, smap: bool) -> None:
+    `entry` are the pages of entry code: with page-table isolation they are all of the text that user mode maps.
+    """
+
+    def __init__(self, *, smap: bool, pti: bool = False, pcid: bool = False) -> None:
         self.functions = {
             KERNEL_TEXT + FUNCTIONS_OFFSET + number * PAGE_SIZE: function
             for number, function in enumerate(_FUNCTIONS.values())
         }
         addresses = {function.name: va for va, function in self.functions.items()}
-        self.image = _entry_code(smap, tuple(addresses.items()))
+        self.image = _entry_code(smap, pti, pcid, tuple(addresses.items()))
+        self.entry = {
+            segment.va + offset: segment.data[offset : offset + PAGE_SIZE]
+            for segment in self.image.segments
+            for offset in range(0, segment.size, PAGE_SIZE)
+        }
         self.symbols: dict[str, int] = {**self.image.symbols, **addresses}
 
     def at(self, va: int) -> KernelFunction:

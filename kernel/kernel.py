@@ -73,6 +73,7 @@ class Result:
 class Kernel:
     """An operating system on one machine.
 
+    `pti` gives every process a second PGD for user mode (see pti.py).
     `pcid` uses process-context identifiers where the CPU has them, `asid` says how ("pcid", "flush", "stale"; see
     asid.py). `populate` delivers every promised page when a program is loaded, so that nothing faults later. The
     guest's standard streams are `stdin`, `stdout` and `stderr` (binary files; by default empty and discarded). `root`
@@ -95,12 +96,10 @@ class Kernel:
         root: Path | None = None,
         files: Mapping[str, Path] | None = None,
     ) -> None:
-        if pti:
-            raise InputError("page-table isolation is not built yet: run with PTI off")
         self.machine, self.events = machine, machine.events
         self.stdin, self.stdout, self.stderr = (stream or io.BytesIO() for stream in (stdin, stdout, stderr))
         self._populate = populate
-        booted = boot(machine, pcid=pcid, asid=asid)
+        booted = boot(machine, pcid=pcid, asid=asid, pti=pti)
         self.text, self.percpu, self.manager = booted.text, booted.percpu, booted.manager
         self.frames, self.memory, self.pages = booted.manager.frames, booted.manager.memory, booted.manager.pages
         self.page_cache = PageCache(self.memory, self.pages, self.frames.total // 2)
@@ -170,9 +169,10 @@ class Kernel:
         """Numbers that are in use."""
         return tuple(self._pids)
 
-    def page_walk(self, process: Process, va: int) -> PageWalkReport:
-        """The page walk of an address in a process, without any effect."""
-        return page_walk(self.machine.ram, process.mm.page_table.pgd, va, self.machine.state.levels)
+    def page_walk(self, process: Process, va: int, *, user: bool = False) -> PageWalkReport:
+        """The page walk of an address in a process, without any effect: from the kernel's PGD, or from the user's."""
+        table = process.mm.page_table
+        return page_walk(self.machine.ram, table.user_pgd if user else table.pgd, va, self.machine.state.levels)
 
     def symbolize(self, va: int) -> str:
         """A kernel or user address as `symbol+offset`."""

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterator
 from typing import Final
 
-from emu.pte import ADDRESS_MASK, INDEX_MASK, PAGE_SHIFT, Pte
+from emu.pte import ADDRESS_MASK, INDEX_MASK, PAGE_SHIFT, PAGE_SIZE, Pte
 
 from .frames import FrameAllocator
 from .memory import PhysicalMemory
@@ -21,38 +21,67 @@ __all__ = ["PageTable"]
 TOP_LEVEL: Final = 4
 KERNEL_HALF: Final = 256
 """First PGD entry of the kernel's half."""
-P, W, U, A = (int(flag) for flag in (Pte.P, Pte.W, Pte.U, Pte.A))
+P, W, U, A, NX = (int(flag) for flag in (Pte.P, Pte.W, Pte.U, Pte.A, Pte.NX))
 _USER_TABLE: Final = P | W | U | A
 _KERNEL_TABLE: Final = P | W | A
 
 
 class PageTable:
-    """One PGD and everything below it. `pgd` is its physical address."""
+    """One PGD and everything below it. `pgd` is its physical address.
 
-    def __init__(self, memory: PhysicalMemory, frames: FrameAllocator, kernel_half: PageTable | None = None) -> None:
+    With page-table isolation (`isolated`) there are two, side by side: `user_pgd`, one page above, is what user mode
+    runs on. It has the user half, kept equal entry by entry, and of the kernel only what it takes to get in.
+    """
+
+    def __init__(
+        self,
+        memory: PhysicalMemory,
+        frames: FrameAllocator,
+        kernel_half: PageTable | None = None,
+        *,
+        isolated: bool = False,
+    ) -> None:
         self.memory, self._frames = memory, frames
+        self.isolated = kernel_half.isolated if kernel_half is not None else isolated
         self._tables: dict[int, None] = {}  # frames of this PGD and the tables it made, to free them
-        self.pgd = self._new_table()
+        self.pgd = self._new_table(order=int(self.isolated))
+        self.user_pgd = self.pgd + PAGE_SIZE if self.isolated else self.pgd
         if kernel_half is not None:
             self._inherit(kernel_half)
 
     @property
     def table_count(self) -> int:
-        """Tables that this address space made, the PGD included."""
-        return len(self._tables)
+        """Frames of the tables that this address space made, the PGD included."""
+        return len(self._tables) + self.isolated
 
-    def _new_table(self) -> int:
-        pfn = self._frames.allocate()
+    def _new_table(self, order: int = 0) -> int:
+        pfn = self._frames.allocate(order)
         self._tables[pfn] = None
-        self.memory.clear_frame(pfn)
+        for part in range(1 << order):
+            self.memory.clear_frame(pfn + part)
         return pfn << PAGE_SHIFT
 
     def _inherit(self, parent: PageTable) -> None:
         """Share the kernel's half: one update below the PGD is then seen by all (the lecture's family values)."""
         for index in range(KERNEL_HALF, INDEX_MASK + 1):
-            entry = parent.memory.load64(parent.pgd + 8 * index)
-            if entry:
-                self.memory.store64(self.pgd + 8 * index, entry)
+            for mine, its in {self.pgd: parent.pgd, self.user_pgd: parent.user_pgd}.items():
+                entry = parent.memory.load64(its + 8 * index)
+                if entry:
+                    self.memory.store64(mine + 8 * index, entry)
+
+    def _set_entry(self, pa: int, level: int, entry: int) -> None:
+        """Store an entry of an upper level; one of the user half's in the PGD goes to both (pti_set_user_pgtbl).
+
+        In the kernel's own PGD it forbids execution: a kernel that came back to user code without switching CR3
+        shall fault at once.
+        """
+        if level == TOP_LEVEL and self.isolated and pa - self.pgd < 8 * KERNEL_HALF:
+            self._set_user_entry(pa + PAGE_SIZE, entry)
+            entry |= NX if entry else 0
+        self.memory.store64(pa, entry)
+
+    def _set_user_entry(self, pa: int, entry: int) -> None:
+        self.memory.store64(pa, entry)
 
     def entry_address(self, va: int, level: int = 1, *, create: bool = False) -> int | None:
         """Physical address of the entry for `va` at a level (1: PTE, 2: PMD). None if a table on the way is missing."""
@@ -61,7 +90,7 @@ class PageTable:
             if not create:
                 return None
             table = self._new_table()
-            self.memory.store64(pa, table | (_USER_TABLE if va >> 63 == 0 else _KERNEL_TABLE))
+            self._set_entry(pa, reached, table | (_USER_TABLE if va >> 63 == 0 else _KERNEL_TABLE))
             pa, reached = self.memory.descend(table, va, reached - 1, level)
         return pa
 
@@ -74,6 +103,15 @@ class PageTable:
     def install(self, va: int, entry: int, level: int = 1) -> None:
         """Put a leaf in place, making the tables above it where they are missing. Raises Errno(ENOMEM)."""
         self.memory.store64(self.make_entry(va, level), entry)
+
+    def install_in_user_pgd(self, va: int, entry: int) -> None:
+        """Put a leaf of the kernel's into the user's PGD, below tables that only that one has."""
+        pa, level = self.memory.descend(self.user_pgd, va, TOP_LEVEL, 1)
+        while level > 1:
+            table = self._new_table()
+            self.memory.store64(pa, table | _KERNEL_TABLE)
+            pa, level = self.memory.descend(table, va, level - 1, 1)
+        self.memory.store64(pa, entry)
 
     def lookup(self, va: int) -> int:
         """The PTE of a page; 0 if there is none."""
@@ -137,7 +175,7 @@ class PageTable:
             if level > 2:
                 self._unlink(below, level - 1, va, floor, ceiling, found)
             if floor <= va and va + (1 << shift) <= ceiling:
-                self.memory.store64(table + 8 * index, 0)
+                self._set_entry(table + 8 * index, level, 0)
                 found.append(below >> PAGE_SHIFT)
 
     def free_tables(self, tables: list[int]) -> None:

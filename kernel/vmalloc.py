@@ -10,20 +10,20 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, Final
 
-from emu.pte import PAGE_SHIFT, PAGE_SIZE, Pte
+from emu.pte import PAGE_SHIFT, PAGE_SIZE
 
 from .asid import TlbContexts
 from .exceptions import Errno, KernelPanic
 from .layout import VMALLOC
 from .memory import KernelMemory
 from .page_table import PageTable
+from .pti import kernel_flags
 
 if TYPE_CHECKING:
     from .frames import FrameAllocator
 
 __all__ = ["Vmalloc"]
 
-KERNEL_PAGE: Final = int(Pte.P | Pte.W | Pte.A | Pte.D | Pte.G | Pte.NX)
 LARGEST: Final = 1 << 27
 """Pages that the one PGD entry spans."""
 
@@ -42,7 +42,7 @@ class Vmalloc:
         start = self._place(pages)
         pfns = self._areas[start] = [self._frames.allocate() for _ in range(pages)]
         for index, pfn in enumerate(pfns):
-            self._page_table.install(start + index * PAGE_SIZE, pfn << PAGE_SHIFT | KERNEL_PAGE)
+            self._page_table.install(start + index * PAGE_SIZE, pfn << PAGE_SHIFT | kernel_flags(self._page_table))
             self._memory.clear_frame(pfn)
         return start
 
