@@ -12,6 +12,11 @@ from .state import State
 
 __all__ = ["Clock"]
 
+_NATIVE_CAUSES = (
+    *("instructions", "stlb_hits", "page_walks", "ad_assists"),
+    *("entry_exit", "exceptions", "cr3_writes", "control_registers"),
+)
+
 
 class Clock:
     """The cycle clock of one machine."""
@@ -52,9 +57,7 @@ class Clock:
 
     def by_cause(self) -> dict[str, int]:
         """Cycles of each cause; causes that cost nothing so far are left out, except instructions."""
-        names = ("instructions", "stlb_hits", "page_walks", "ad_assists", "entry_exit", "exceptions")
-        names += ("cr3_writes", "control_registers")
-        parts = dict(zip(names, self._native(), strict=True))
+        parts = dict(zip(_NATIVE_CAUSES, self._native(), strict=True))
         for cause, cycles in self._charged.items():
             parts[cause] = parts.get(cause, 0) + cycles
         return {cause: cycles for cause, cycles in parts.items() if cycles or cause == "instructions"}

@@ -42,7 +42,7 @@ class PageTable:
         isolated: bool = False,
     ) -> None:
         self.memory, self._frames = memory, frames
-        self.isolated = kernel_half.isolated if kernel_half is not None else isolated
+        self.isolated: bool = kernel_half.isolated if kernel_half is not None else isolated
         self._tables: dict[int, None] = {}  # frames of this PGD and the tables it made, to free them
         self.pgd = self._new_table(order=int(self.isolated))
         self.user_pgd = self.pgd + PAGE_SIZE if self.isolated else self.pgd

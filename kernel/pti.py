@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from emu.pte import ADDRESS_MASK, INDEX_MASK, PAGE_SHIFT, PAGE_SIZE, Pte
+from emu.pte import ADDRESS_MASK, INDEX_MASK, PAGE_SHIFT, Pte
 
 from .entry import KernelText
 from .layout import CPU_ENTRY_AREA

@@ -15,7 +15,7 @@ from .events import SyscallEvent, SyscallExit
 from .exceptions import Errno, KernelPanic
 from .fault import FaultResult
 from .layout import TASK_SIZE, Selector
-from .process import LastTrap, Process, Registers
+from .process import PT_REGS_SIZE, LastTrap, Process, Registers
 from .siginfo import BUS_ADRERR, SEGV_ACCERR, SEGV_MAPERR, SIGBUS, SIGSEGV, SigInfo
 from .signal_delivery import RESTARTS, force_signal
 from .signals import FAULT_SIGNALS, WITH_ADDRESS
@@ -30,6 +30,8 @@ __all__ = ["do_syscall_64", "exc_page_fault", "finish_syscall"]
 MASK64: Final = (1 << 64) - 1
 USER, PROTECTION = int(ErrorCode.U), int(ErrorCode.P)
 PAGE_FAULT: Final = 14
+RSP: Final = 4
+IRET_FRAME: Final = 40
 WITH_ERROR_CODE: Final = frozenset({10, 11, 12, 13, 17})
 _FAULT_SIGNAL: Final = {
     FaultResult.BAD_ADDRESS: (SIGSEGV, SEGV_MAPERR),
@@ -122,6 +124,22 @@ def sysvec_apic_timer_interrupt(kernel: Kernel, _regs_va: int, _error_code: int)
         kernel.scheduler.return_to_user()
 
 
+def _fixup_bad_iret(kernel: Kernel, regs: Registers) -> int:
+    """IRET refused the registers that a process asked for: it is the process's fault, as if it had made it there.
+
+    The frame that IRET read becomes the rest of the saved registers, where they belong (fixup_bad_iret). Returns the
+    user's RIP.
+    """
+    memory, process, gprs = kernel.memory, kernel.current, kernel.machine.cpu.gprs
+    caller = memory.load_va(gprs[RSP])
+    frame = memory.read_va(regs["rsp"], IRET_FRAME)
+    general = memory.read_va(regs.va, PT_REGS_SIZE - IRET_FRAME)
+    memory.write_va(process.registers_va, general + frame)
+    gprs[RSP] = process.registers_va - 8
+    memory.store_va(gprs[RSP], caller)
+    return Registers(memory, process.registers_va)["rip"]
+
+
 def _fatal(name: str, signal: int, vector: int, code: int) -> Body:
     """An exception that is a signal for the process, or a bug of the kernel's if it made it itself."""
 
@@ -129,7 +147,9 @@ def _fatal(name: str, signal: int, vector: int, code: int) -> Body:
         regs = Registers(kernel.memory, regs_va)
         rip = regs["rip"]
         if regs["cs"] != Selector.USER_CS:
-            raise KernelPanic(f"{name} in the kernel at rip {kernel.symbolize(rip)}")
+            if rip != kernel.text.symbols["native_irq_return_iret"]:
+                raise KernelPanic(f"{name} in the kernel at rip {kernel.symbolize(rip)}")
+            rip = _fixup_bad_iret(kernel, regs)
         address = rip if vector in WITH_ADDRESS else None
         pushed = error_code if vector in WITH_ERROR_CODE else 0
         process = kernel.current

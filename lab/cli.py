@@ -367,7 +367,7 @@ def walk(options: Options, address: str, as_json: bool) -> int:
     va = parse_address(address, session.kernel, session.images[0])
     result = _run(session, status, before_exit=True)
     process = result.processes[0]
-    report = session.kernel.page_walk(process, va)
+    report = session.kernel.page_walk(process, va, user=va >> 63 == 0)
     symbol = session.kernel.symbolize(va) if va >> 63 else process.image.symbolize(va)
     if as_json:
         click.echo(json.dumps(as_dict(report, process, symbol), indent=2))

@@ -42,7 +42,7 @@ MAX_INSTRUCTIONS: Final = 10_000_000_000
 class Options:
     """A machine and what runs on it. `programs` are files; all of them get the same `arguments`.
 
-    `pti` None follows the processor (for now: off), `pcid` None means: if the processor has it. `until` is a
+    `pti` None means: if the processor needs it, `pcid` None: if the processor has it. `until` is a
     symbol of the first program. `root` is a folder that the programs see as `/`, `files` are HOST:GUEST pairs.
     """
 
@@ -56,6 +56,7 @@ class Options:
     tlb_policy: str = "random"
     pti: bool | None = None
     pcid: bool | None = None
+    asid: str = "pcid"
     populate: bool = False
     root: str | None = None
     files: tuple[str, ...] = ()
@@ -128,12 +129,6 @@ def _switch(_ctx: click.Context, _param: click.Parameter, value: str | None) -> 
     return {"on": True, "off": False}.get(value or "")
 
 
-def _pti(ctx: click.Context, param: click.Parameter, value: str | None) -> bool | None:
-    if value == "on":
-        raise click.BadParameter("page-table isolation is not there yet; use off or auto", ctx, param)
-    return _switch(ctx, param, value)
-
-
 programs_argument: Final = click.argument("programs", nargs=-1, required=True, metavar="PROGRAM...")
 until_option: Final = click.option("--until", metavar="SYMBOL", help="Stop before the first process executes SYMBOL.")
 syntax_option: Final = click.option(
@@ -169,14 +164,20 @@ _MACHINE: Final = (
         "--pti",
         type=click.Choice(["auto", "off", "on"]),
         default="auto",
-        callback=_pti,
-        help="Page-table isolation.",
+        callback=_switch,
+        help="Page-table isolation; auto: if the CPU is vulnerable to Meltdown.",
     ),
     click.option(
         "--pcid",
         type=click.Choice(["on", "off"]),
         callback=_switch,
         help="Tag TLB entries with their address space; by default if the CPU can.",
+    ),
+    click.option(
+        "--asid",
+        type=click.Choice(["pcid", "flush", "stale"]),
+        default="pcid",
+        help="What a process switch does: keep what is tagged, flush all, or nothing at all (and be wrong).",
     ),
     click.option("--populate", is_flag=True, help="Give memory its frames at once: no demand paging."),
     click.option("--root", metavar="DIR", help="A folder that the programs see as /; it is read, never written."),

@@ -63,12 +63,13 @@ class Session:
             tlb_policy=options.tlb_policy,
             seed=options.seed,
         )
-        self.pti = bool(options.pti)
+        self.pti = self._choose_pti(options.pti)
         self.pcid = self._choose_pcid(options.pcid)
         self.kernel = Kernel(
             self.machine,
             pti=self.pti,
             pcid=self.pcid,
+            asid=options.asid,
             populate=options.populate,
             stdin=stdin,
             stdout=stdout,
@@ -76,6 +77,9 @@ class Session:
             root=Path(options.root) if options.root is not None else None,
             files=dict(map(host_file, options.files)),
         )
+
+    def _choose_pti(self, wanted: bool | None) -> bool:
+        return self.machine.profile.vulnerabilities.meltdown if wanted is None else wanted
 
     def _choose_pcid(self, wanted: bool | None) -> bool:
         able = self.machine.profile.features.pcid

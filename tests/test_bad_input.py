@@ -37,7 +37,6 @@ def assert_refused(outcome: Outcome, *said: str) -> None:
         (["rum", HELLO], "No such command 'rum'"),
         (["run", HELLO, "--populat"], "--populate"),
         (["run", HELLO, "--swap", "64M"], "No such option '--swap'"),
-        (["run", HELLO, "--pti", "on"], "page-table isolation is not there yet"),
         (["run", HELLO, "--cpu", "skylak"], "did you mean skylake?"),
         (["run", HELLO, "--cpu", "pentium"], "there are broadwell, haswell, skylake, zen2"),
         (["run", HELLO, "--cpu", "nowhere.toml"], "nowhere.toml: No such file or directory"),

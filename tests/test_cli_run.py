@@ -139,7 +139,7 @@ def test_what_is_not_the_programs_fault_is_exit_code_70(
     def fail(*_arguments: object) -> None:
         raise error
 
-    monkeypatch.setattr(Kernel, "end", fail)
+    monkeypatch.setattr(FaultHandler, "handle", fail)
     outcome = cr3("run", program("hello"), "--json", tmp_path / "stats.json")
     assert (outcome.exit_code, outcome.stdout) == (70, "")
     assert outcome.stderr.startswith(said)

@@ -432,7 +432,7 @@ def test_the_entry_code_really_executes(everything: tuple[Kernel, dict[str, list
     kernel, events = everything
     visited = {kernel.symbolize(event.va).partition("+")[0] for event in events["instruction"] if event.cpl == 0}
     assert visited == {
-        *("ret_from_fork", "swapgs_restore_regs_and_return_to_usermode", "error_return"),
+        *("ret_from_fork", "swapgs_restore_regs_and_return_to_usermode", "native_irq_return_iret", "error_return"),
         *("entry_SYSCALL_64", "do_syscall_64", "asm_exc_page_fault", "error_entry", "exc_page_fault"),
     }
 
