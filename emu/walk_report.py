@@ -56,6 +56,21 @@ class PageWalkReport:
     page_size: int
 
     @property
+    def user(self) -> bool:
+        """Whether user mode may access the page: every level has to permit it (SDM 4.6)."""
+        return self.pa is not None and all(step.entry & Pte.U for step in self.steps)
+
+    @property
+    def writable(self) -> bool:
+        """Whether every level permits writing."""
+        return self.pa is not None and all(step.entry & Pte.W for step in self.steps)
+
+    @property
+    def executable(self) -> bool:
+        """Whether no level forbids execution."""
+        return self.pa is not None and not any(step.entry & Pte.NX for step in self.steps)
+
+    @property
     def offset(self) -> int:
         """Offset of the address in its page."""
         return self.va & (self.page_size - 1)

@@ -17,7 +17,8 @@ from command import ROOT, compile_once, cr3, cr3_process, program, source, stats
 from expectations import PROGRAMS, expectation
 
 from emu import GuestHalted
-from kernel import Kernel, KernelPanic
+from kernel import KernelPanic
+from kernel.fault import FaultHandler
 from lab.statistics import schema
 
 COMMANDS = ["run", "trace", "walk", "asm", "profiles"]
@@ -211,6 +212,7 @@ def test_the_configuration_says_how_every_option_was_resolved() -> None:
         "tlb_policy": "none",
         "pti": "off",
         "pcid": "off",
+        "asid": "pcid",
         "populate": False,
         "root": None,
         "files": [],

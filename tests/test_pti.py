@@ -1,0 +1,244 @@
+"""Page-table isolation: what user mode can reach, what the kernel still can, and what the way between them writes to CR3.
+
+Facts: arch/x86/mm/pti.c, arch/x86/entry/calling.h, Documentation/arch/x86/pti.rst.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import MakeKernel
+from small_programs import small_program
+
+from emu.assembler import assemble, assemble_source
+from emu.image import Image
+from emu.pte import ADDRESS_MASK, PAGE_SIZE
+from kernel import Kernel, KernelPanic
+from kernel.layout import CPU_ENTRY_AREA, ENTRY_STACK_VA, GDT_VA, IDT_VA, TSS_VA
+from kernel.pti import inconsistencies
+
+PROGRAMS = Path(__file__).parent.parent / "programs"
+SIGSEGV = 11
+
+
+def small(body: str) -> Image:
+    return assemble_source(small_program(body))
+
+
+# --- two writes of CR3 a system call ----------------------------------------------------------------------------------
+
+CALLS = """
+_start: mov ebx, {count}
+1:      mov eax, 39; syscall; dec ebx; jnz 1b
+        xor edi, edi; mov eax, 60; syscall"""
+
+
+def cr3_writes(make_kernel: MakeKernel, count: int, **options: Any) -> dict[str, int]:
+    kernel = make_kernel(**options)
+    kernel.spawn(assemble_source(CALLS.format(count=count)))
+    writes: dict[str, int] = kernel.run().stats["cr3_writes"]
+    return writes
+
+
+def per_call(make_kernel: MakeKernel, **options: Any) -> dict[str, float]:
+    few, many = cr3_writes(make_kernel, 100, **options), cr3_writes(make_kernel, 300, **options)
+    return {kind: (many[kind] - few[kind]) / 200 for kind in many}
+
+
+def test_without_isolation_a_system_call_leaves_cr3_alone(make_kernel: MakeKernel) -> None:
+    assert per_call(make_kernel, pti=False) == {"flush": 0, "noflush": 0}
+
+
+def test_with_pcids_a_system_call_writes_cr3_twice_and_flushes_nothing(make_kernel: MakeKernel) -> None:
+    assert per_call(make_kernel, pti=True) == {"flush": 0, "noflush": 2}
+
+
+def test_without_pcids_both_writes_flush(make_kernel: MakeKernel) -> None:
+    assert per_call(make_kernel, pti=True, pcid=False) == {"flush": 2, "noflush": 0}
+
+
+# --- what user mode can reach -----------------------------------------------------------------------------------------
+
+
+def mapped(kernel: Kernel, table: int, level: int = 4, base: int = 0) -> Iterator[int]:
+    """Every 4 KiB page of the kernel half that a PGD maps."""
+    ram = kernel.machine.ram
+    for index in range(256 if level == 4 else 0, 512):
+        entry, va = ram.load64(table + 8 * index), base + (index << 3 + 9 * level)
+        if not entry & 1:
+            continue
+        if level == 1 or (entry & 0x80 and level < 4):
+            yield from range(va, va + (1 << 3 + 9 * level), PAGE_SIZE)
+        else:
+            yield from mapped(kernel, entry & ADDRESS_MASK, level - 1, va)
+
+
+def kernel_pages(kernel: Kernel, pgd: int) -> set[int]:
+    return {va | 0xFFFF_0000_0000_0000 for va in mapped(kernel, pgd)}
+
+
+def test_user_mode_sees_nothing_of_the_kernel_but_the_trampoline(make_kernel: MakeKernel) -> None:
+    kernel = make_kernel(pti=True)
+    process = kernel.spawn(small("nop"))
+    seen = kernel_pages(kernel, process.mm.page_table.user_pgd)
+    stacks = {va for va in seen if va >= CPU_ENTRY_AREA + 6 * PAGE_SIZE and va < CPU_ENTRY_AREA + 8 * PAGE_SIZE}
+    assert seen - stacks == {IDT_VA, GDT_VA, ENTRY_STACK_VA, TSS_VA, kernel.percpu, *kernel.text.entry}
+    everything = kernel_pages(kernel, process.mm.page_table.pgd)
+    assert seen < everything
+    assert len(everything) > kernel.frames.total  # the direct map, at least
+
+
+@pytest.mark.parametrize("pti", [False, True])
+def test_a_load_from_any_kernel_page_is_refused_either_way(pti: bool, make_kernel: MakeKernel) -> None:
+    """The rights refuse it without isolation, too. The error code says what was there to be refused."""
+    kernel = make_kernel({"ram": "2M"}, pti=pti)
+    process = kernel.spawn(small("nop"))
+    pages = sorted(kernel_pages(kernel, process.mm.page_table.pgd))[::7]
+    present = set()
+    for va in pages:
+        report = kernel.page_walk(process, va, user=True)
+        if report.pa is not None:
+            present.add(va)
+            assert not report.user
+    assert len(present) < 12 if pti else present == set(pages)
+
+
+def test_the_kernel_sees_user_memory_and_may_not_execute_it(make_kernel: MakeKernel) -> None:
+    kernel = make_kernel(pti=True)
+    process = kernel.spawn(assemble_source("_start: jmp _start"))
+    kernel.machine.max_instructions = 100
+    kernel.run()
+    assert kernel.page_walk(process, 0x401000, user=True).executable
+    assert not kernel.page_walk(process, 0x401000).executable
+
+
+def unmapped(kernel: Kernel, va: int) -> None:
+    """Take one page out of the user's PGD."""
+    table = kernel.processes[0].mm.page_table.user_pgd
+    pa, level = kernel.manager.early.descend(table, va, 4, 1)
+    assert level == 1
+    kernel.manager.early.store64(pa, 0)
+    kernel.machine.mmu.invalidate_all(global_too=True)
+
+
+def test_an_entry_without_its_scratch_space_is_a_double_fault(make_kernel: MakeKernel) -> None:
+    """SYSCALL's entry code stores RSP before it switches CR3; the fault that this makes has no stack to go to."""
+    kernel = make_kernel(pti=True)
+    kernel.spawn(assemble_source("_start: mov eax, 39; syscall; jmp _start"))
+    kernel.run(until="_start")
+    unmapped(kernel, kernel.percpu)
+    with pytest.raises(KernelPanic, match=r"double fault at rip entry_SYSCALL_64\+0x3, rsp 0x7ff"):
+        kernel.run()
+
+
+# --- both PGDs say the same -------------------------------------------------------------------------------------------
+
+FAR = """
+    anonymous 4096, 3, 0x100022, 0x600000000000; mov byte ptr [rax], 42   # a PGD entry of its own
+    invoke FORK; test eax, eax; jz 1f
+    mov r12, rax; invoke WAIT4, r12, rsp, 0, 0; mov edi, [rsp]; shr edi, 8; jmp 2f
+1:  anonymous 4096, 3, 0x100022, 0x500000000000; mov byte ptr [rax], 1
+    mov rbx, 0x600000000000; movzx edi, byte ptr [rbx]
+2:  mov r13, rdi; mov rbx, 0x600000000000; invoke MUNMAP, rbx, 4096; mov edi, r13d; mov eax, EXIT; syscall"""
+
+
+@pytest.mark.parametrize("pcid", [False, True])
+def test_what_fork_mmap_and_munmap_change_is_in_both(pcid: bool, make_kernel: MakeKernel) -> None:
+    kernel = make_kernel(pti=True, pcid=pcid)
+    kernel.spawn(small(FAR))
+    seen = 0
+
+    @kernel.on("syscall_exit")
+    def check(_event: object) -> None:
+        nonlocal seen
+        seen += 1
+        assert list(inconsistencies(kernel.current.mm)) == []
+
+    assert kernel.run().exit_code == 42
+    assert seen >= 6
+
+
+def test_a_forgotten_entry_in_the_users_pgd_is_found_and_the_program_faults_for_ever(make_kernel: MakeKernel) -> None:
+    kernel = make_kernel(pti=True)
+    process = kernel.spawn(small(FAR))
+    process.mm.page_table._set_user_entry = lambda _pa, _entry: None  # type: ignore[method-assign]
+    kernel.machine.max_instructions = 20_000
+    result = kernel.run()
+    assert (result.exit_code, result.signal) == (None, None)
+    assert result.stats["faults"]["spurious"] > 10
+    assert any("PGD entry 0:" in text for text in inconsistencies(process.mm))
+
+
+# --- the same program is the same program -------------------------------------------------------------------------------
+
+SAMPLE = sorted(path for path in PROGRAMS.glob("*.asm") if path.stem not in ("spin", "forever"))
+MEANINGFUL = ("instructions", "accesses", "tlb", "walk", "faults", "cr3_writes", "syscalls", "cycles")
+
+
+@pytest.mark.parametrize("path", SAMPLE, ids=lambda path: path.stem)
+def test_isolation_changes_no_result_and_both_engines_count_the_same(path: Path, run_image: Any) -> None:
+    image = assemble(path)
+    endings = {}
+    for pti in (False, True):
+        for pcid in (False, True):
+            runs = [
+                run_image(image, {"engine": engine, "tlb_policy": "fifo"}, pti=pti, pcid=pcid)
+                for engine in ("trap", "access")
+            ]
+            counted = [{name: run.result.stats[name] for name in MEANINGFUL} for run in runs]
+            assert counted[0] == counted[1]
+            for run in runs:
+                user = run.result.stats["instructions"]["user"]
+                endings[pti, pcid, id(run)] = run.result.exit_code, run.result.signal, run.stdout, user
+    assert len(set(endings.values())) == 1
+
+
+# --- PCIDs keep what a process had --------------------------------------------------------------------------------------
+
+PAGES = 24
+ROUNDS = f"""
+    anonymous {PAGES * 4096}; mov rbx, rax; mov r13d, 40
+1:  mov rcx, rbx; mov edx, {PAGES}
+2:  add dword ptr [rcx], 1; add rcx, 4096; dec edx; jnz 2b
+    invoke SCHED_YIELD; dec r13d; jnz 1b"""
+
+
+def walks(make_kernel: MakeKernel, processes: int, **options: Any) -> int:
+    kernel = make_kernel(**options)
+    for _ in range(processes):
+        kernel.spawn(small(ROUNDS))
+    result = kernel.run()
+    assert {process.exit_code for process in result.processes} == {0}
+    count: int = result.stats["walk"]["by"]["user"]["data"]
+    return count // processes
+
+
+@pytest.mark.parametrize("pti", [False, True])
+def test_a_process_that_comes_back_within_six_switches_finds_its_translations(
+    pti: bool, make_kernel: MakeKernel
+) -> None:
+    alone = walks(make_kernel, 1, pti=pti)
+    assert walks(make_kernel, 6, pti=pti) < alone + PAGES
+    assert walks(make_kernel, 7, pti=pti) > alone + 30 * PAGES  # one more than there are PCIDs: nobody finds any
+    assert walks(make_kernel, 2, pti=pti, pcid=False) > alone + 30 * PAGES
+
+
+def test_without_flush_and_tags_a_process_reads_anothers_memory(make_kernel: MakeKernel) -> None:
+    """The lecture's question, and its three answers."""
+    page = "anonymous 4096, 3, 0x100022, 0x10000000"
+    secret = small(f"{page}; mov dword ptr [rax], 77; invoke SCHED_YIELD")
+    # At an address of its own: it would run the other's code as well.
+    spy_code = small_program(f"{page}; mov edi, dword ptr [rax]; mov eax, EXIT; syscall")
+    spy = assemble_source(spy_code, addresses={".text": 0x900000})
+
+    def read(asid: str) -> int | None:
+        kernel = make_kernel(asid=asid)
+        kernel.spawn(secret)
+        process = kernel.spawn(spy)
+        kernel.run()
+        return process.exit_code
+
+    assert {asid: read(asid) for asid in ("pcid", "flush", "stale")} == {"pcid": 0, "flush": 0, "stale": 77}
