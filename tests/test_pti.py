@@ -1,4 +1,4 @@
-"""Page-table isolation: what user mode can reach, what the kernel still can, and what the way between them writes to CR3.
+"""Page-table isolation: what user mode can reach, what the kernel still can, and what it costs in writes of CR3.
 
 Facts: arch/x86/mm/pti.c, arch/x86/entry/calling.h, Documentation/arch/x86/pti.rst.
 """
@@ -28,7 +28,7 @@ def small(body: str) -> Image:
     return assemble_source(small_program(body))
 
 
-# --- two writes of CR3 a system call ----------------------------------------------------------------------------------
+# --- two writes of CR3 a system call ------------------------------------------------------------------------------
 
 CALLS = """
 _start: mov ebx, {count}
@@ -60,7 +60,7 @@ def test_without_pcids_both_writes_flush(make_kernel: MakeKernel) -> None:
     assert per_call(make_kernel, pti=True, pcid=False) == {"flush": 2, "noflush": 0}
 
 
-# --- what user mode can reach -----------------------------------------------------------------------------------------
+# --- what user mode can reach -------------------------------------------------------------------------------------
 
 
 def mapped(kernel: Kernel, table: int, level: int = 4, base: int = 0) -> Iterator[int]:
@@ -134,7 +134,7 @@ def test_an_entry_without_its_scratch_space_is_a_double_fault(make_kernel: MakeK
         kernel.run()
 
 
-# --- both PGDs say the same -------------------------------------------------------------------------------------------
+# --- both PGDs say the same ---------------------------------------------------------------------------------------
 
 FAR = """
     anonymous 4096, 3, 0x100022, 0x600000000000; mov byte ptr [rax], 42   # a PGD entry of its own
@@ -172,7 +172,7 @@ def test_a_forgotten_entry_in_the_users_pgd_is_found_and_the_program_faults_for_
     assert any("PGD entry 0:" in text for text in inconsistencies(process.mm))
 
 
-# --- the same program is the same program -------------------------------------------------------------------------------
+# --- the same program is the same program ---------------------------------------------------------------------------
 
 SAMPLE = sorted(path for path in PROGRAMS.glob("*.asm") if path.stem not in ("spin", "forever"))
 MEANINGFUL = ("instructions", "accesses", "tlb", "walk", "faults", "cr3_writes", "syscalls", "cycles")
@@ -196,7 +196,7 @@ def test_isolation_changes_no_result_and_both_engines_count_the_same(path: Path,
     assert len(set(endings.values())) == 1
 
 
-# --- PCIDs keep what a process had --------------------------------------------------------------------------------------
+# --- PCIDs keep what a process had ----------------------------------------------------------------------------------
 
 PAGES = 24
 ROUNDS = f"""
