@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from struct import Struct
@@ -35,7 +36,7 @@ from .inputs import decode_source, read_input
 from .link import symbol_entries
 from .pte import PAGE_SIZE
 
-__all__ = ["load_elf", "load_program", "parse_elf", "write_elf"]
+__all__ = ["load_elf", "load_program", "parse_elf", "with_file", "write_elf"]
 
 MAGIC = b"\x7fELF"
 USER_START = 0x10000  # Linux: the default of vm.mmap_min_addr
@@ -100,7 +101,7 @@ def _image(data: bytes, name: str) -> Image:
     symbols, constants = _symbols(elf, base)
     phdr = _program_headers(elf, base)
     phnum = elf["e_phnum"] if phdr else 0
-    image = Image(name, base + elf["e_entry"], segments, symbols, constants, phdr=phdr, phnum=phnum)
+    image = Image(name, base + elf["e_entry"], segments, symbols, constants, phdr=phdr, phnum=phnum, file=data)
     start = image.segment_at(image.entry)
     if start is None or not start.executable:
         raise ImageError(f"{name}: the entry point {image.entry:#x} is not in an executable segment")
@@ -157,6 +158,7 @@ def _segment(header: ElfSegment, base: int, data: bytes, names: list[SectionName
         readable=bool(flags & P_FLAGS.PF_R),
         writable=bool(flags & P_FLAGS.PF_W),
         executable=bool(flags & P_FLAGS.PF_X),
+        offset=offset,
     )
 
 
@@ -211,6 +213,34 @@ def write_elf(image: Image, path: str | Path) -> None:
         raise ImageError(f"{path}: cannot write this file: {error.strerror}") from None
 
 
+def with_file(image: Image) -> Image:
+    r"""The same program with a file: its own, or the one that `write_elf` would write.
+
+    >>> image = assemble_source("_start: jmp _start")
+    >>> [hex(segment.offset) for segment in with_file(image).segments], with_file(image).file[:4]
+    (['0x1000'], b'\x7fELF')
+    """
+    if image.file:
+        return image
+    segments = _in_file(image)
+    placed = tuple(replace(segment, offset=at) for segment, at in zip(segments, _offsets(segments), strict=True))
+    return replace(image, segments=placed, file=_elf(image))
+
+
+def _in_file(image: Image) -> list[Segment]:
+    return [segment for segment in image.segments if segment.size]
+
+
+def _offsets(segments: list[Segment]) -> list[int]:
+    """Where each segment lies in a file: behind the headers, at its place in a page. Linux maps whole pages."""
+    offsets, end = [], EHDR.size + PHDR.size * (len(segments) + 1)
+    for segment in segments:
+        end += (segment.va - end) % PAGE_SIZE
+        offsets.append(end)
+        end += len(segment.data)
+    return offsets
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
@@ -232,17 +262,17 @@ class _Strings:
 
 def _elf(image: Image) -> bytes:
     """The file: header, program headers, segments, symbol table, names, section headers."""
-    segments = [segment for segment in image.segments if segment.size]
+    segments = _in_file(image)
     names, symbol_names = _Strings(), _Strings()
     content = bytearray(EHDR.size + PHDR.size * (len(segments) + 1))
     phdrs, shdrs = (
         [PHDR.pack(PT_GNU_STACK, P_FLAGS.PF_R | P_FLAGS.PF_W, 0, 0, 0, 0, 0, 16)],
         [bytes(SHDR.size)],
     )
-    for segment in segments:
-        content += bytes((segment.va - len(content)) % PAGE_SIZE)  # Linux maps whole pages of the file
-        phdrs.append(_phdr(segment, len(content)))
-        shdrs.append(_shdr(segment, len(content), names.add(segment.name)))
+    for segment, offset in zip(segments, _offsets(segments), strict=True):
+        content += bytes(offset - len(content))
+        phdrs.append(_phdr(segment, offset))
+        shdrs.append(_shdr(segment, offset, names.add(segment.name)))
         content += segment.data
     symbols = _symbol_table(image, segments, symbol_names)
     for name, kind, data, link, info, entry_size in (

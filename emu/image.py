@@ -46,7 +46,10 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True)
 class Segment:
-    """A range of memory with one set of permissions: `data`, then zeros up to `size` bytes."""
+    """A range of memory with one set of permissions: `data`, then zeros up to `size` bytes.
+
+    `offset` is where the data lies in the program's file, if there is one.
+    """
 
     name: str
     va: int
@@ -55,6 +58,7 @@ class Segment:
     readable: bool = False
     writable: bool = False
     executable: bool = False
+    offset: int = field(default=0, compare=False)
 
     @property
     def end(self) -> int:
@@ -78,7 +82,8 @@ class Image:
     `entry` is 0 for an image without an entry point, as in an ELF header. `symbols` are addresses;
     `constants` are names for plain numbers (`.equ N, 10`). `phdr` and `phnum` say where an ELF file's program
     headers lie in memory and how many there are (the kernel tells the program in AT_PHDR and AT_PHNUM); both
-    are 0 when no segment holds them.
+    are 0 when no segment holds them. `file` is the content of the file, empty for a program that has none yet
+    (see `elf.with_file`).
 
     Raises ImageError when a segment does not fit into the address space or shares a page with another.
     """
@@ -91,6 +96,7 @@ class Image:
     lines: tuple[Line, ...] = field(default=(), repr=False)
     phdr: int = 0
     phnum: int = 0
+    file: bytes = field(default=b"", repr=False, compare=False)
 
     def __post_init__(self) -> None:
         end, previous = 0, ""

@@ -100,6 +100,7 @@ class Machine:
         self.tlb_policy = tlb_policy if tlb else "none"
         chosen = _choose_engine(engine, tlb, tlb_policy)
         code = addresses()
+        self.seed = seed
         self.state = State(random=(seed * 0x9E3779B97F4A7C15 + 1) & MASK64 or 1, engine=chosen, levels=4)
         self.ram = Ram(parse_size(ram))
         self.mmu = Mmu(self.state, self.ram, self.profile, tlb_policy, tlb, code)

@@ -7,7 +7,7 @@ given to somebody else, because the hardware goes on using what it remembers.
 from __future__ import annotations
 
 import errno
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from emu.pte import PAGE_SHIFT, PAGE_SIZE
 
@@ -19,6 +19,9 @@ from .memory_manager import MemoryManager
 from .page_table import PageTable
 from .pte import P, W, is_mapped, is_special, pfn_of
 from .vma import Backing, Vma, VmaFlag, VmaSet
+
+if TYPE_CHECKING:
+    from .files.file import File
 
 __all__ = ["AddressSpace"]
 
@@ -33,7 +36,7 @@ class AddressSpace:
     """One process's memory; `users` processes share it (CLONE_VM).
 
     `heap_start` and `heap_end` are where brk began and where it stands; `stack_start` is the first stack pointer.
-    `lock_future` are the flags that mlockall gives to what is mapped later.
+    `exe` is the program's file. `lock_future` are the flags that mlockall gives to what is mapped later.
     `context_id` is never used again; `tlb_generation` counts its changes (both for `asid.py`).
     """
 
@@ -50,6 +53,7 @@ class AddressSpace:
         self.peak_pages = self.peak_resident = 0
         self.lock_future = 0
         self.faults_of_exec = 0
+        self.exe: File | None = None
         self._last: tuple[Vma, ...] = ()
 
     # --- promises ---------------------------------------------------------------------------------------------------
@@ -263,6 +267,8 @@ class AddressSpace:
             self.vmas.remove(vma.start, vma.end)
             self.release(vma.start, vma.end, "exit")
             self.forget(vma)
+        if self.exe is not None:
+            self.exe.put()
         self.page_table.free()
 
     # --- looking ----------------------------------------------------------------------------------------------------

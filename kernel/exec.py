@@ -19,10 +19,10 @@ from .address_space import AddressSpace
 from .exceptions import Errno
 from .layout import MMAP_MIN_ADDR, STACK_TOP, TASK_SIZE, page_align
 from .pte import pfn_of
-from .shmem import UnnamedFile, image_file
-from .vma import VmaFlag
+from .vma import Backing, VmaFlag
 
 if TYPE_CHECKING:
+    from .files.file import File
     from .kernel import Kernel
 
 __all__ = ["load_program"]
@@ -66,37 +66,33 @@ def _encode(string: str) -> bytes:
     return string.encode("utf-8", "surrogateescape") + b"\0"
 
 
-def load_program(kernel: Kernel, mm: AddressSpace, image: Image, argv: Strings, envp: Strings = ()) -> int:
-    """Promise a program's segments and its stack in an empty address space. Returns the first stack pointer.
+def load_program(kernel: Kernel, mm: AddressSpace, file: File, image: Image, argv: Strings, envp: Strings = ()) -> int:
+    """Promise the segments of the program in a file, and its stack, in an empty address space.
 
-    Raises InputError for a place that a segment cannot have, Errno(ENOMEM).
+    Returns the first stack pointer. Raises InputError for a place that a segment cannot have, Errno: ENODEV for a
+    file that cannot be mapped, ENOMEM.
     """
-    load_image(kernel, mm, image)
+    mm.exe = file.get()
+    _, backing = file.mmap(VmaFlag.MAY_ALL)
+    assert backing is not None
+    load_image(kernel, mm, backing, image)
     return load_stack(kernel, mm, image, argv, envp)
 
 
-def load_image(kernel: Kernel, mm: AddressSpace, image: Image) -> None:
+def load_image(kernel: Kernel, mm: AddressSpace, file: Backing, image: Image) -> None:
     """Promise the segments of a program, and put the heap above them. Raises InputError, Errno(ENOMEM)."""
-    file = image_file(kernel.page_cache, image)
-    file.get()
-    base = min((s.va & PAGE_MASK for s in image.segments if s.data), default=0)
     top = MMAP_MIN_ADDR
-    try:
-        for segment in image.segments:
-            if segment.size:
-                _load_segment(kernel, mm, image, segment, file, base)
-                top = max(top, page_align(segment.end))
-    finally:
-        file.put()
+    for segment in image.segments:
+        if segment.size:
+            _load_segment(kernel, mm, file, image, segment)
+            top = max(top, page_align(segment.end))
     mm.heap_start = mm.heap_end = top
     loaded = [segment for segment in image.segments if segment.data]
     data_end = max((segment.va + len(segment.data) for segment in loaded), default=0)
     mm.data_size = data_end - max((segment.va for segment in loaded), default=0)
 
 
-def _load_segment(
-    kernel: Kernel, mm: AddressSpace, image: Image, segment: Segment, file: UnnamedFile, base: int
-) -> None:
+def _load_segment(kernel: Kernel, mm: AddressSpace, file: Backing, image: Image, segment: Segment) -> None:
     """One part from the file, and behind it zeros (elf_load)."""
     start, end = segment.va & PAGE_MASK, page_align(segment.end)
     if start < MMAP_MIN_ADDR or end > TASK_SIZE or mm.vmas.overlapping(start, end):
@@ -104,8 +100,7 @@ def _load_segment(
     flags = _flags(segment)
     file_end = min(page_align(segment.va + len(segment.data)), end) if segment.data else start
     if file_end > start:
-        offset = (start - base) >> PAGE_SHIFT
-        mm.map(start, file_end - start, flags, backing=file, page_offset=offset, fixed=True)
+        mm.map(start, file_end - start, flags, backing=file, page_offset=segment.offset >> PAGE_SHIFT, fixed=True)
     if file_end < end:
         mm.map(file_end, end - file_end, flags, fixed=True)
     data_end = segment.va + len(segment.data)

@@ -20,6 +20,7 @@ from .events import ExecEvent
 from .exceptions import Errno
 from .exec import load_program
 from .exit import end_vfork
+from .files.regular import Regular
 from .process import Process, first_registers
 
 if TYPE_CHECKING:
@@ -38,19 +39,18 @@ MAX_INTERPRETERS: Final = 5
 
 def execve(kernel: Kernel, process: Process, file: File, path: str, argv: list[str], envp: list[str]) -> None:
     """Run a program in place of the present one. Takes over the file. Raises Errno, with nothing changed."""
-    try:
-        image, argv = _load(kernel, file, path, argv, 0)
-    finally:
-        file.put()
+    image, argv, file = _load(kernel, file, path, argv, 0)
     new = AddressSpace(kernel.manager)
     try:
-        pointer = load_program(kernel, new, image, argv, envp)
+        pointer = load_program(kernel, new, file, image, argv, envp)
     except InputError:
         new.destroy()
         raise Errno(errno.E2BIG) from None
     except Errno:
         new.destroy()
         raise
+    finally:
+        file.put()
     _begin(kernel, process, new)
     process.image, process.arguments, process.own_name = image, tuple(argv), ""
     process.minor_faults += new.faults_of_exec
@@ -60,22 +60,32 @@ def execve(kernel: Kernel, process: Process, file: File, path: str, argv: list[s
         kernel.events.emit(ExecEvent(kernel.now, process.pid, image.path, image.entry))
 
 
-def _load(kernel: Kernel, file: File, path: str, argv: list[str], depth: int) -> tuple[Image, list[str]]:
-    """The image in a file; for a script that of its interpreter, with other arguments. Raises Errno."""
+Loaded = tuple[Image, list[str], "File"]
+"""A program, its arguments, and the open file that it is in."""
+
+
+def _load(kernel: Kernel, file: File, path: str, argv: list[str], depth: int) -> Loaded:
+    """What a file holds; for a script its interpreter, with other arguments. Takes over the file. Raises Errno."""
+    try:
+        data = _content(file)
+        if not data.startswith(SCRIPT):
+            return parse_elf(data, path), argv, file.get()
+    except InputError:
+        raise Errno(errno.ENOEXEC) from None
+    finally:
+        file.put()
+    return _load_script(kernel, data, path, argv, depth)
+
+
+def _content(file: File) -> bytes:
+    """The bytes of a file that can be executed. Raises Errno(EACCES)."""
     inode = file.inode
     if not stat.S_ISREG(inode.mode) or not inode.mode & 0o111:
         raise Errno(errno.EACCES)
-    mapping = getattr(inode, "mapping", None)
-    data: bytes = mapping.read(0, inode.size) if mapping is not None else b""
-    if data.startswith(SCRIPT):
-        return _load_script(kernel, data, path, argv, depth)
-    try:
-        return parse_elf(data, path), argv
-    except InputError:
-        raise Errno(errno.ENOEXEC) from None
+    return inode.mapping.read(0, inode.size) if isinstance(inode, Regular) else b""
 
 
-def _load_script(kernel: Kernel, data: bytes, path: str, argv: list[str], depth: int) -> tuple[Image, list[str]]:
+def _load_script(kernel: Kernel, data: bytes, path: str, argv: list[str], depth: int) -> Loaded:
     """`#! interpreter argument` (fs/binfmt_script.c). Raises Errno."""
     words = data[len(SCRIPT) : FIRST_LINE].split(b"\n")[0].decode("utf-8", "surrogateescape").split(None, 1)
     if not words:
@@ -85,11 +95,8 @@ def _load_script(kernel: Kernel, data: bytes, path: str, argv: list[str], depth:
     walk = kernel.file_system.walk(kernel.current.files.cwd, kernel.current.files.root)
     dentry = walk.find(words[0].encode("utf-8", "surrogateescape"))
     interpreter = dentry.inode.open(kernel, dentry, 0)
-    try:
-        further = [word.rstrip() for word in words[1:]]
-        return _load(kernel, interpreter, words[0], [words[0], *further, path, *argv[1:]], depth + 1)
-    finally:
-        interpreter.put()
+    further = [word.rstrip() for word in words[1:]]
+    return _load(kernel, interpreter, words[0], [words[0], *further, path, *argv[1:]], depth + 1)
 
 
 def _begin(kernel: Kernel, process: Process, new: AddressSpace) -> None:

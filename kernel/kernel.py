@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from emu import Halt, InputError
+from emu.elf import with_file
 from emu.image import Image
 from emu.machine import Machine
 from emu.pte import PAGE_SIZE
@@ -37,6 +38,7 @@ from .exec import load_program
 from .exit import do_exit, release
 from .fault import FaultHandler
 from .files import FilesStruct, FileSystem, PageCache
+from .files.program import open_program
 from .futex import Futexes
 from .layout import KERNEL_STACK_PAGES, TASK_SIZE
 from .process import KernelStack, Process, first_registers
@@ -105,7 +107,7 @@ class Kernel:
         self.page_cache = PageCache(self.memory, self.pages, self.frames.total // 2)
         self.file_system = FileSystem(self, self.page_cache, self.nanoseconds, root, files or {})
         self.knobs: dict[str, int] = {}
-        self.random = random.Random(1)
+        self.random = random.Random(machine.seed)
         self.user = UserMemory(machine, self._fault_in)
         self.faults = FaultHandler(self)
         self.futexes = Futexes(self)
@@ -201,13 +203,16 @@ class Kernel:
 
     def _spawn(self, image: Image, arguments: tuple[str, ...]) -> Process:
         """Raises InputError and Errno(ENOMEM), with nothing allocated."""
-        mm = AddressSpace(self.manager)
+        mm, loaded = AddressSpace(self.manager), with_file(image)
+        file = open_program(self, loaded, named=loaded is image)
         try:
-            pointer = load_program(self, mm, image, arguments)
+            pointer = load_program(self, mm, file, loaded, arguments)
             stack = self.new_stack()
         except (InputError, Errno):
             mm.destroy()
             raise
+        finally:
+            file.put()
         thread = self.scheduler.new_thread(self.text.symbols["ret_from_fork"])
         process = Process(self.new_pid(), image, mm, stack, thread, FilesStruct.new(self), arguments)
         process.minor_faults = mm.faults_of_exec

@@ -6,7 +6,8 @@ looks at no other bit. Linux keeps two kinds there:
     PROT_NONE      P=0, bit 8 set: the frame stays, no access is allowed (_PAGE_PROTNONE is the G bit)
     swap entry     P=0, bit 8 clear: where the page lies on a swap device
 
-Both store their number inverted (asm/pgtable-invert.h), so that the physical address in such an entry points to no
+A swap entry has the number of the swap area in bits 59-63 and the place in it in bits 9-58 (asm/pgtable_64.h).
+Both kinds store their number inverted (asm/pgtable-invert.h), so that the physical address in such an entry points to no
 memory: a processor with L1TF would use it speculatively.
 
 >>> entry = user_pte(0x1234, VmaFlag.READ | VmaFlag.WRITE, dirty=True)
@@ -15,6 +16,8 @@ memory: a processor with L1TF would use it speculatively.
 (True, 0, '0x1234')
 >>> with_rights(locked, VmaFlag.READ | VmaFlag.WRITE) == entry & ~W
 True
+>>> is_mapped(swap_entry(1, 0x1234)), swap_place(swap_entry(1, 0x1234)) == (1, 0x1234)
+(False, True)
 """
 
 from __future__ import annotations
@@ -25,13 +28,16 @@ from emu.pte import ADDRESS_MASK, PAGE_SHIFT, Pte
 
 from .vma import VmaFlag
 
-__all__ = ["is_mapped", "is_special", "pfn_of", "user_pte", "with_rights"]
+__all__ = ["is_mapped", "is_special", "pfn_of", "swap_entry", "swap_place", "user_pte", "with_rights"]
 
 P, W, U, A, D, NX = (int(flag) for flag in (Pte.P, Pte.W, Pte.U, Pte.A, Pte.D, Pte.NX))
 PROTNONE: Final = 1 << 8
 SPECIAL: Final = 1 << 9
 """No struct page counts this mapping (_PAGE_SPECIAL): the zero page."""
 MAPPED: Final = P | PROTNONE
+SWAP_TYPE_SHIFT: Final = 59
+SWAP_OFFSET_SHIFT: Final = 9
+SWAP_OFFSET_MASK: Final = (1 << SWAP_TYPE_SHIFT - SWAP_OFFSET_SHIFT) - 1
 KEPT: Final = A | D | SPECIAL
 """What an entry keeps when its rights change (_PAGE_CHG_MASK)."""
 
@@ -78,3 +84,13 @@ def is_mapped(entry: int) -> bool:
 def is_special(entry: int) -> bool:
     """Whether the frame is one that nobody counts (pte_special)."""
     return entry & SPECIAL != 0
+
+
+def swap_entry(area: int, offset: int) -> int:
+    """The entry of a page that lies in a swap area (__swp_entry). It is never 0, nor present."""
+    return area << SWAP_TYPE_SHIFT | (offset ^ SWAP_OFFSET_MASK) << SWAP_OFFSET_SHIFT
+
+
+def swap_place(entry: int) -> tuple[int, int]:
+    """Area and offset of a swap entry (__swp_type, __swp_offset)."""
+    return entry >> SWAP_TYPE_SHIFT, (entry >> SWAP_OFFSET_SHIFT & SWAP_OFFSET_MASK) ^ SWAP_OFFSET_MASK

@@ -154,7 +154,15 @@ class FileSystem:
     def add_file(
         self, path: bytes, source: Source, size: int, permissions: int = 0o644, *, writable: bool = True
     ) -> Dentry:
-        """Put a file with content into the tree, for the kernel itself; directories on the way are made."""
+        """Put a file with content into the tree, for the kernel itself. Raises Errno."""
+        mapping = page_cache.Mapping(self.cache, size, source, write_back=writable)
+        dentry = self.add_inode(path, Regular(self.tmpfs, mapping, permissions, read_only=not writable))
+        if writable:
+            self._written_back.append(mapping)
+        return dentry
+
+    def add_inode(self, path: bytes, inode: Inode) -> Dentry:
+        """Give an inode a place in the tree; directories on the way are made. Raises Errno(ENOTDIR)."""
         *folders, name = [part for part in path.split(b"/") if part]
         here = self.root
         for folder in folders:
@@ -166,10 +174,8 @@ class FileSystem:
         directory = here.inode
         if not isinstance(directory, TreeDirectory):
             raise Errno(errno.ENOTDIR)
-        mapping = page_cache.Mapping(self.cache, size, source, write_back=writable)
-        if writable:
-            self._written_back.append(mapping)
-        return directory.add(here, name, Regular(self.tmpfs, mapping, permissions, read_only=not writable))
+        inode.nlink = 1
+        return directory.add(here, name, inode)
 
     # --- changes ----------------------------------------------------------------------------------------------------
 

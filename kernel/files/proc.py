@@ -121,10 +121,12 @@ def comm(_kernel: Kernel, process: Process | None) -> bytes:
 
 
 @proc_link("/proc/[pid]/exe")
-def exe(_kernel: Kernel, process: Process | None) -> bytes:
+def exe(_kernel: Kernel, process: Process | None) -> Dentry:
     """The program's file."""
-    path = _known(process).image.path.encode("utf-8", "surrogateescape")
-    return path if path.startswith(b"/") else b"/" + path
+    file = _known(process).mm.exe
+    if file is None:
+        raise Errno(errno.ENOENT)
+    return file.dentry
 
 
 @proc_link("/proc/[pid]/cwd")

@@ -71,8 +71,7 @@ class RegularFile(File):
     @property
     def name(self) -> str:
         """Its path, for /proc/PID/maps."""
-        path = self.dentry.path().decode("utf-8", "surrogateescape")
-        return path if self.inode.nlink else f"{path} (deleted)"
+        return self.dentry.shown_path().decode("utf-8", "surrogateescape")
 
     @property
     def size(self) -> int:
