@@ -376,14 +376,16 @@ def _transfers(s: Any) -> Any:
     """
     rip = words(s.env)[ENV_RIP]
     left = s.block_va + block_size(s) - rip
-    if s.block_key == 0 or left < 2 or left > 3:
+    if s.block_key == 0 or left < 2 or left > 4:
         return False
     first, second = code_byte(s, rip), code_byte(s, rip + 1)
     if first == 0x48 and second == 0xCF:
         return left == 2 and _returns(s)
-    if left == 2 or first == 0x41:
-        return _moves_cr3(s, rip)
     if s.cpl != 0:
+        return False
+    if first == 0x41 or second & 0xFD == 0x20:
+        return _moves_cr3(s, rip)
+    if left != 3:
         return False
     third = code_byte(s, rip + 2)
     if first == 0x0F and second == 0x01 and third == 0xF8:

@@ -112,7 +112,7 @@ def _target_machine(triple: str) -> Any:
 
 def _compile(file: Path) -> None:
     """Fill the cache; another process that does the same at the same time does no harm."""
-    print("cr3: compiling the memory hardware, once (about 20 s) ...", file=sys.stderr, flush=True)
+    print("cr3: compiling the memory hardware, once (about a minute) ...", file=sys.stderr, flush=True)
     code = _link()
     handle, name = tempfile.mkstemp(dir=file.parent, suffix=".tmp")
     with os.fdopen(handle, "wb") as stream:

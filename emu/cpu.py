@@ -182,7 +182,7 @@ class Cpu(Registers):
     def instruction_at(self, va: int) -> Instruction | None:
         """The instruction at `va`, as the block under way has it or as it reads now; None if there is none."""
         place = self.blocks.place(va)
-        return place.instruction if place and place.instruction.known else decode(self.code_at(va, MAX_SIZE))
+        return place.instruction if place and place.instruction.is_whole else decode(self.code_at(va, MAX_SIZE))
 
     # --- execution --------------------------------------------------------------------------------------------
 
@@ -406,7 +406,7 @@ class Cpu(Registers):
         rip = self.rip
         place = self.blocks.place(rip)
         self.not_executed(rip, inclusive=False)
-        if place is None or not place.instruction.known:  # Unicorn did not read to its end
+        if place is None or not place.instruction.is_whole:  # Unicorn did not read to its end
             return self._unknown(rip, vector)
         self.state.reads -= place.instruction.reads  # the model makes its accesses, and counts them then
         self.state.writes -= place.instruction.writes

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from typing import Any, Final
 
@@ -165,6 +165,11 @@ class Instruction:
         return self.name.startswith("set") and self.memory is not None
 
     @property
+    def is_whole(self) -> bool:
+        """Does it decode, with all its bytes? Only `decode_block` returns others."""
+        return self.known and self.name not in ("mov_to_cr", "mov_from_cr")
+
+    @property
     def known(self) -> bool:
         """Does it decode?  Only `decode_block` returns instructions that do not."""
         return self.name != UNKNOWN
@@ -179,12 +184,16 @@ def decode_block(code: bytes) -> tuple[Instruction, ...]:
     """Return the instructions that cover exactly `code`, a block whose size Unicorn has told.
 
     Unicorn accepts some bytes that no processor does (LOCK before almost anything).  From the first that
-    does not decode, one last instruction named "(bad)", with `known` false and no accesses, covers the rest.
+    does not decode, one last instruction named "(bad)", with `known` false and no accesses, covers the rest. Of MOV
+    to and from a control register it has not read the last byte; the instruction is known without it.
+
+    >>> [one.name for one in decode_block(bytes.fromhex("90 0f20"))]
+    ['nop', 'mov_from_cr']
     """
     instructions: list[Instruction] = []
     offset = 0
     while offset < len(code):
-        instruction = decode(code[offset : offset + MAX_SIZE]) or _unknown(len(code) - offset)
+        instruction = decode(code[offset : offset + MAX_SIZE]) or _cut_short(code[offset:])
         instructions.append(instruction)
         offset += instruction.size
     return tuple(instructions)
@@ -290,6 +299,13 @@ def _text(code: bytes, va: int) -> str:
         return written
     target = effective_address(instruction, lambda _: 0, va + instruction.size)
     return f"{written}  # {target:#x}"
+
+
+def _cut_short(code: bytes) -> Instruction:
+    """What stands at the end of a block and does not decode."""
+    if re.fullmatch(rb"[\x40-\x4f]?\x0f[\x20\x22]", code) and (whole := decode(code + b"\xc0")) is not None:
+        return replace(whole, size=len(code))
+    return _unknown(len(code))
 
 
 def _unknown(size: int) -> Instruction:
