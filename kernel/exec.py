@@ -105,9 +105,17 @@ def _load_segment(kernel: Kernel, mm: AddressSpace, file: Backing, image: Image,
         mm.map(file_end, end - file_end, flags, fixed=True)
     data_end = segment.va + len(segment.data)
     if segment.writable and segment.size > len(segment.data) and data_end % PAGE_SIZE and segment.data:
-        # The kernel itself clears the rest of the last page with data, and so faults it in (padzero).
-        result = kernel.faults.handle_page_fault(mm, data_end, int(ErrorCode.W | ErrorCode.U))
-        mm.faults_of_exec += result.resolved
+        _padzero(kernel, mm, data_end)
+
+
+def _padzero(kernel: Kernel, mm: AddressSpace, data_end: int) -> None:
+    """Clear what the file has behind the data on its last page: .bss begins there. Raises Errno(ENOMEM)."""
+    if not kernel.faults.handle_page_fault(mm, data_end, int(ErrorCode.W | ErrorCode.U)).resolved:
+        raise Errno(errno.ENOMEM)
+    mm.faults_of_exec += 1
+    offset = data_end % PAGE_SIZE
+    pa = pfn_of(mm.page_table.lookup(data_end)) * PAGE_SIZE
+    kernel.memory.write(pa + offset, bytes(PAGE_SIZE - offset))
 
 
 def load_stack(kernel: Kernel, mm: AddressSpace, image: Image, argv: Strings, envp: Strings = ()) -> int:

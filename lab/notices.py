@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from emu import Halt
-from kernel import Result, SignalEvent
+from kernel import ExitEvent, Result, SignalEvent
 
 from .event_text import describe
 from .places import Locator, Place
@@ -22,12 +22,18 @@ class Notices:
 
     def __init__(self, session: Session, say: Callable[[str], None]) -> None:
         self._session, self._say, self._locator = session, say, Locator(session.kernel)
-        session.kernel.on("signal", self._killed)
+        self._last: dict[int, str] = {}  # the last signal of each process, which may be its last indeed
+        session.kernel.on("signal", self._noted)
+        session.kernel.on("exit", self._ended)
 
-    def _killed(self, event: SignalEvent) -> None:
-        program = self._session.kernel.process(event.pid).image.path
-        place = _at(self._locator.place(event))
-        self._say(f"{program} (pid {event.pid}) was ended by {describe(event)}{place}")
+    def _noted(self, event: SignalEvent) -> None:
+        self._last[event.pid] = f"{describe(event)}{_at(self._locator.place(event))}"
+
+    def _ended(self, event: ExitEvent) -> None:
+        said = self._last.pop(event.pid, None)
+        if event.signal is not None and said is not None:
+            program = self._session.kernel.process(event.pid).image.path
+            self._say(f"{program} (pid {event.pid}) was ended by {said}")
 
     def ended(self, result: Result) -> None:
         """Explain the end of the run, where it needs that."""
@@ -36,6 +42,8 @@ class Notices:
             limit = self._session.options.max_instructions
             place = self._locator.instruction_at(self._session.machine.cpu.rip, self._session.machine.pid)
             self._say(f"stopped after {limit:,} instructions (--max-instructions){_at(place)}")
+        elif result.is_stuck:
+            self._say("stopped: every process that is left waits for something that cannot happen any more")
         elif until is not None and (result.exit_code, result.signal) != (None, None):
             self._say(f"the program ended before it reached {until}")
 

@@ -34,7 +34,7 @@ from .options import Options
 __all__ = ["EXIT_LIMIT", "Options", "Session", "exit_status", "host_file", "interruptible"]
 
 EXIT_LIMIT: Final = 124
-"""Exit code when the instruction limit ended a run, as timeout(1) has it."""
+"""Exit code when the instruction limit ended a run, or all processes wait for ever, as timeout(1) has it."""
 
 
 class Session:
@@ -130,7 +130,7 @@ def host_file(pair: str) -> tuple[str, Path]:
 
 def exit_status(result: Result) -> int:
     """What the command exits with: the first process's code, or 128 + its signal; 0 where it was stopped."""
-    if result.halt is Halt.INSTRUCTION_LIMIT:
+    if result.halt is Halt.INSTRUCTION_LIMIT or (result.is_stuck and (result.exit_code, result.signal) == (None, None)):
         return EXIT_LIMIT
     if result.signal is not None:
         return 128 + result.signal
