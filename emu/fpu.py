@@ -55,10 +55,16 @@ class Fpu:
         count = len(registers)
         return (ctypes.c_int * count)(*registers), (ctypes.c_void_p * count)(*places), count
 
+    def control(self) -> tuple[int, int, int]:
+        """FCW, FSW and MXCSR."""
+        uclib.uc_reg_read_batch(self._handle, *self._control_batch)
+        control, status, _, mxcsr = self._control
+        return control, status, mxcsr
+
     def fxsave(self) -> bytes:
         """What FXSAVE would store now; the software's bytes are 0."""
-        uclib.uc_reg_read_batch(self._handle, *self._control_batch)
-        control, status, tags, mxcsr = self._control
+        control, status, mxcsr = self.control()
+        tags = self._control[2]
         uclib.uc_reg_read_batch(self._handle, *self._data_batches[status >> TOP_SHIFT & 7])
         used = sum(1 << n for n in range(8) if tags >> 2 * n & EMPTY != EMPTY)
         _HEAD.pack_into(self._area, 0, control, status, used, 0, 0, 0, mxcsr, MXCSR_MASK)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, Final
 
-from emu.pte import ErrorCode, describe_error_code
+from emu.pte import ErrorCode, Rflags, describe_error_code
 
 from .entry import Body, kernel_function
 from .events import SyscallEvent, SyscallExit
@@ -16,7 +16,21 @@ from .exceptions import Errno, KernelPanic
 from .fault import FaultResult
 from .layout import TASK_SIZE, Selector
 from .process import PT_REGS_SIZE, LastTrap, Process, Registers
-from .siginfo import BUS_ADRERR, SEGV_ACCERR, SEGV_MAPERR, SIGBUS, SIGSEGV, SigInfo
+from .siginfo import (
+    BUS_ADRERR,
+    FPE_FLTDIV,
+    FPE_FLTINV,
+    FPE_FLTOVF,
+    FPE_FLTRES,
+    FPE_FLTUND,
+    SEGV_ACCERR,
+    SEGV_MAPERR,
+    SIGBUS,
+    SIGSEGV,
+    TRAP_BRKPT,
+    TRAP_TRACE,
+    SigInfo,
+)
 from .signal_delivery import RESTARTS, force_signal
 from .signals import FAULT_SIGNALS, WITH_ADDRESS
 from .syscalls import syscall_at
@@ -38,6 +52,18 @@ _FAULT_SIGNAL: Final = {
     FaultResult.BAD_ACCESS: (SIGSEGV, SEGV_ACCERR),
     FaultResult.BUS_ERROR: (SIGBUS, BUS_ADRERR),
 }
+DEBUG, X87, SIMD = 1, 16, 19
+MXCSR_MASKS: Final = 7
+"""From an exception's bit in MXCSR to the bit that masks it."""
+FLOATING_POINT_CODES: Final = (
+    (1, FPE_FLTINV),
+    (4, FPE_FLTDIV),
+    (8, FPE_FLTOVF),
+    (0x12, FPE_FLTUND),
+    (0x20, FPE_FLTRES),
+)
+"""Invalid, divide by zero, overflow, denormal or underflow, precision: the first that was raised is told
+(fpu__exception_code)."""
 SYSCALL_WORK: Final = 20
 """Cycles of do_syscall_64 itself. Assumption: some 60 instructions between the entry code and the call's own body."""
 FAULT_WORK: Final = 120
@@ -140,6 +166,17 @@ def _fixup_bad_iret(kernel: Kernel, regs: Registers) -> int:
     return Registers(memory, process.registers_va)["rip"]
 
 
+def _code_of(kernel: Kernel, vector: int, regs: Registers) -> int:
+    """The si_code of an exception that comes in several kinds; 0 for any other."""
+    if vector == DEBUG:  # TF, or else INT1: there are no debug registers (get_si_code)
+        return TRAP_TRACE if regs["eflags"] & Rflags.TF else TRAP_BRKPT
+    if vector not in (X87, SIMD):
+        return 0
+    control, status, mxcsr = kernel.machine.cpu.fpu.control()
+    raised = status & ~control if vector == X87 else mxcsr & ~(mxcsr >> MXCSR_MASKS)
+    return next((code for bits, code in FLOATING_POINT_CODES if raised & bits), 0)
+
+
 def _fatal(name: str, signal: int, vector: int, code: int) -> Body:
     """An exception that is a signal for the process, or a bug of the kernel's if it made it itself."""
 
@@ -154,7 +191,8 @@ def _fatal(name: str, signal: int, vector: int, code: int) -> Body:
         pushed = error_code if vector in WITH_ERROR_CODE else 0
         process = kernel.current
         process.trap = process.trap._replace(number=vector, error_code=pushed)
-        force_signal(process, SigInfo(signal, code, address))
+        told = _code_of(kernel, vector, regs) or code
+        force_signal(process, SigInfo(signal, told, address))
         kernel.scheduler.return_to_user()
 
     return kernel_function(cycles=FAULT_WORK, name=name)(handler)
