@@ -35,17 +35,18 @@ FPE_INTDIV, FPE_FLTDIV, FPE_FLTOVF, FPE_FLTUND, FPE_FLTRES, FPE_FLTINV = 1, 3, 4
 """si_code."""
 
 SIGINFO_SIZE: Final = 128
-PAYLOAD_AT, PAYLOAD_SIZE = 16, 32
+PAYLOAD_AT, PAYLOAD_END = 12, 48
 """The part that depends on the kind; what follows is zeros (struct kernel_siginfo has 48 bytes)."""
-HEAD: Final = struct.Struct("<iiixxxx")
-CHILD: Final = struct.Struct("<iIixxxxQQ")
+HEAD: Final = struct.Struct("<iii")
+FAULT: Final = struct.Struct("<4xQ")
+CHILD: Final = struct.Struct("<4xiIi4xQQ")
 
 
 @dataclass(frozen=True, slots=True)
 class SigInfo:
     """What a process is told about a signal.
 
-    `address` is si_addr where the signal has one. `payload` is what a process made up itself (sigqueue), 32 bytes;
+    `address` is si_addr where the signal has one. `payload` is what a process made up itself (sigqueue), bytes 12 to 48;
     `errno` too is only theirs. `ticks` is the time that a child used, in 1/100 s.
     """
 
@@ -62,7 +63,7 @@ class SigInfo:
         """As the program sees it."""
         payload = self.payload
         if payload is None and self.address is not None:
-            payload = struct.pack("<Q", self.address)
+            payload = FAULT.pack(self.address)
         elif payload is None:
             payload = CHILD.pack(self.pid, 0, self.status, self.ticks, 0)
         return (HEAD.pack(self.number, self.errno, self.code) + payload).ljust(SIGINFO_SIZE, b"\0")
@@ -71,4 +72,4 @@ class SigInfo:
     def from_bytes(cls, number: int, data: bytes) -> SigInfo:
         """What a process wants another one to be told; the number is not theirs to choose."""
         _, error, code = HEAD.unpack_from(data)
-        return cls(number, code, errno=error, payload=data[PAYLOAD_AT : PAYLOAD_AT + PAYLOAD_SIZE])
+        return cls(number, code, errno=error, payload=data[PAYLOAD_AT:PAYLOAD_END])
