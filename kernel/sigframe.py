@@ -23,7 +23,6 @@ import errno
 import struct
 from typing import TYPE_CHECKING, Final
 
-from emu.control import is_canonical
 from emu.fpu import FXSAVE_SIZE
 from emu.pte import Rflags
 
@@ -45,7 +44,7 @@ from .signals import (
 if TYPE_CHECKING:
     from .kernel import Kernel
 
-__all__ = ["refused_by_iret", "restore_rt_frame", "set_altstack", "setup_rt_frame"]
+__all__ = ["restore_rt_frame", "set_altstack", "setup_rt_frame"]
 
 RED_ZONE: Final = 128
 FPSTATE_ALIGNMENT: Final = 64
@@ -74,7 +73,6 @@ STATUS: Final = Rflags.CF | Rflags.PF | Rflags.AF | Rflags.ZF | Rflags.SF | Rfla
 CHANGEABLE: Final = int(STATUS | Rflags.AC | Rflags.DF | Rflags.TF | Rflags.RF)
 """Flags that a handler may change (FIX_EFLAGS)."""
 CLEARED: Final = int(Rflags.DF | Rflags.TF | Rflags.RF)
-MASK16, SELECTOR_ERROR = 0xFFFF, 0xFFFC
 MASK64: Final = (1 << 64) - 1
 
 
@@ -187,15 +185,6 @@ def set_altstack(altstack: AltStack, rsp: int, start: int, flags: int, size: int
         return errno.ENOMEM
     altstack.start, altstack.flags, altstack.size = start, flags, size
     return 0
-
-
-def refused_by_iret(kernel: Kernel, process: Process) -> int | None:
-    """The error code with which IRET would refuse the registers of a process; None if it takes them."""
-    regs = _load(kernel, process)
-    for name, only in (("cs", Selector.USER_CS), ("ss", Selector.USER_DS)):
-        if regs[name] & MASK16 != only:
-            return regs[name] & SELECTOR_ERROR
-    return None if is_canonical(regs["rip"], kernel.machine.state.levels) else 0
 
 
 # --- the registers, all at once ---------------------------------------------------------------------------------------

@@ -46,8 +46,8 @@ CHILD: Final = struct.Struct("<4xiIi4xQQ")
 class SigInfo:
     """What a process is told about a signal.
 
-    `address` is si_addr where the signal has one. `payload` is what a process made up itself (sigqueue), bytes 12 to 48;
-    `errno` too is only theirs. `ticks` is the time that a child used, in 1/100 s.
+    `address` is si_addr where the signal has one. `payload` is what a process made up itself (sigqueue): bytes 12 to
+    48. So is `errno`. `ticks` is the time that a child used, in 1/100 s.
     """
 
     number: int

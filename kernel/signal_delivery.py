@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from .events import SignalEvent
 from .itimer import restart_itimer
 from .process import Process, Registers, State
-from .sigframe import refused_by_iret, setup_rt_frame
+from .sigframe import setup_rt_frame
 from .siginfo import (
     CLD_CONTINUED,
     CLD_STOPPED,
@@ -55,11 +55,10 @@ from .signals import (
 if TYPE_CHECKING:
     from .kernel import Kernel
 
-__all__ = ["check_registers", "do_signal", "force_signal", "send_signal"]
+__all__ = ["do_signal", "force_signal", "send_signal"]
 
 SYSCALL_SIZE: Final = 2
 RESTART_SYSCALL: Final = 219
-GENERAL_PROTECTION: Final = 13
 MASK64: Final = (1 << 64) - 1
 RESTARTS: Final = (ERESTARTSYS, ERESTARTNOINTR, ERESTARTNOHAND, ERESTART_RESTARTBLOCK)
 
@@ -201,15 +200,6 @@ def _handle(kernel: Kernel, process: Process, action: SigAction, info: SigInfo) 
     signals.blocked |= action.mask & ~UNBLOCKABLE | (0 if action.flags & SA_NODEFER else bit(number))
     if signals.altstack.flags & SS_AUTODISARM:
         signals.altstack = AltStack(flags=SS_DISABLE)
-    check_registers(kernel, process)
-
-
-def check_registers(kernel: Kernel, process: Process) -> None:
-    """A program may choose registers that IRET refuses. That fault is the program's, not ours (fixup_bad_iret)."""
-    error_code = refused_by_iret(kernel, process)
-    if error_code is not None:
-        process.trap = process.trap._replace(number=GENERAL_PROTECTION, error_code=error_code)
-        force_signal(process, SigInfo(SIGSEGV, SI_KERNEL))
 
 
 def _restart(kernel: Kernel, process: Process, action: SigAction | None) -> None:

@@ -10,7 +10,7 @@ from ..exceptions import Errno
 from ..process import Process, Registers
 from ..sigframe import restore_rt_frame, set_altstack
 from ..siginfo import SI_KERNEL, SIGKILL, SIGRTMAX, SIGSEGV, SIGSTOP, SigInfo
-from ..signal_delivery import check_registers, force_signal
+from ..signal_delivery import force_signal
 from ..signals import ERESTARTNOHAND, SA_FLAGS, SS_AUTODISARM, UNBLOCKABLE, SigAction, bit
 from ..wait import Wait
 from . import syscall
@@ -73,9 +73,7 @@ def rt_sigreturn(kernel: Kernel) -> int:
     process = kernel.current
     process.work = True
     process.keeps_registers = restore_rt_frame(kernel, process)
-    if process.keeps_registers:
-        check_registers(kernel, process)
-    else:
+    if not process.keeps_registers:
         force_signal(process, SigInfo(SIGSEGV, SI_KERNEL))
     return 0
 
