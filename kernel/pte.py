@@ -7,8 +7,8 @@ looks at no other bit. Linux keeps two kinds there:
     swap entry     P=0, bit 8 clear: where the page lies on a swap device
 
 A swap entry has the number of the swap area in bits 59-63 and the place in it in bits 9-58 (asm/pgtable_64.h).
-Both kinds store their number inverted (asm/pgtable-invert.h), so that the physical address in such an entry points to no
-memory: a processor with L1TF would use it speculatively.
+Both kinds store their number inverted (asm/pgtable-invert.h), so that the physical address in such an entry points to
+no memory: a processor with L1TF would use it speculatively.
 
 >>> entry = user_pte(0x1234, VmaFlag.READ | VmaFlag.WRITE, dirty=True)
 >>> locked = with_rights(entry, 0)
