@@ -36,6 +36,7 @@ class AddressSpace:
     """One process's memory; `users` processes share it (CLONE_VM).
 
     `heap_start` and `heap_end` are where brk began and where it stands; `stack_start` is the first stack pointer.
+    `strings` are where its arguments and its environment begin and end: four addresses.
     `exe` is the program's file. `lock_future` are the flags that mlockall gives to what is mapped later.
     `context_id` is never used again; `tlb_generation` counts its changes (both for `asid.py`).
     """
@@ -47,6 +48,7 @@ class AddressSpace:
         self.vmas = VmaSet()
         self.users = 1
         self.heap_start = self.heap_end = self.stack_start = 0
+        self.strings = (0, 0, 0, 0)
         self.data_size = 0  # of the program's initialised data, which counts against RLIMIT_DATA with the heap
         self.context_id = next(manager.context_ids)
         self.tlb_generation = 0

@@ -126,7 +126,7 @@ def load_stack(kernel: Kernel, mm: AddressSpace, image: Image, argv: Strings, en
     content, pointer = _first_stack(image, argv, envp)
     start = STACK_TOP - FIRST_STACK_PAGES * PAGE_SIZE
     mm.map(start, STACK_TOP - start, VmaFlag.DATA | VmaFlag.GROWS_DOWN, fixed=True)
-    mm.stack_start = pointer
+    mm.stack_start, mm.strings = pointer, _strings(image, argv, envp)
     for page in range(pointer & PAGE_MASK, STACK_TOP, PAGE_SIZE):
         if not kernel.faults.handle_page_fault(mm, page, int(ErrorCode.W | ErrorCode.U)).resolved:
             raise Errno(errno.ENOMEM)
@@ -135,6 +135,14 @@ def load_stack(kernel: Kernel, mm: AddressSpace, image: Image, argv: Strings, en
         pa = pfn_of(mm.page_table.lookup(page)) * PAGE_SIZE
         kernel.memory.write(pa + first - page, content[first - pointer : page + PAGE_SIZE - pointer])
     return pointer
+
+
+def _strings(image: Image, argv: Strings, envp: Strings) -> tuple[int, int, int, int]:
+    """Where arguments and environment begin and end; above them is the path (mm->arg_start and so on)."""
+    end = STACK_TOP - 8 - len(_encode(image.path))
+    between = end - sum(len(_encode(string)) for string in envp)
+    start = between - sum(len(_encode(string)) for string in argv)
+    return start, between, between, end
 
 
 def _first_stack(image: Image, argv: Strings, envp: Strings) -> tuple[bytes, int]:

@@ -114,7 +114,7 @@ class Kernel:
         self.scheduler = Scheduler(self, finish_syscall)
         self.processes: list[Process] = []
         self._pids: dict[int, Process] = {}
-        self._last_pid = 0
+        self.last_pid = 0
         self.held: Process | None = None  # ended, but its memory is kept for people to look at
         self._hold_first = self._started = False
         self.oom_kills = 0
@@ -226,6 +226,7 @@ class Kernel:
 
     def add(self, process: Process) -> None:
         """A new process has its number and its turn."""
+        process.started = self.now
         self.processes.append(process)
         self._pids[process.pid] = process
         if process.parent is not None:
@@ -235,9 +236,9 @@ class Kernel:
     def new_pid(self) -> int:
         """A number that nobody has (alloc_pid). Raises Errno(EAGAIN)."""
         for _ in range(PID_MAX):
-            self._last_pid = self._last_pid % PID_MAX + 1
-            if self._last_pid not in self._pids:
-                return self._last_pid
+            self.last_pid = self.last_pid % PID_MAX + 1
+            if self.last_pid not in self._pids:
+                return self.last_pid
         raise Errno(errno.EAGAIN)
 
     def free_pid(self, process: Process) -> None:

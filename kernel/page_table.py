@@ -54,6 +54,11 @@ class PageTable:
         """Frames of the tables that this address space made, the PGD included."""
         return len(self._tables) + self.isolated
 
+    @property
+    def tables_below(self) -> int:
+        """Tables below the PGD (mm_pgtables_bytes)."""
+        return len(self._tables) - 1
+
     def _new_table(self, order: int = 0) -> int:
         pfn = self._frames.allocate(order)
         self._tables[pfn] = None

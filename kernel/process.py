@@ -143,6 +143,7 @@ class Process:
     major_faults: int = 0
     children_minor_faults: int = 0
     children_major_faults: int = 0
+    started: int = 0  # the clock when it was made
     instructions: int = 0
     cycles: int = 0
     switches: int = 0

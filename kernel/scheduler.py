@@ -17,6 +17,7 @@ from emu.control import Msr
 from .boot import PERCPU_TOP_OF_STACK, TIMER_VECTOR
 from .events import ContextSwitch
 from .exceptions import Errno
+from .load import LOAD_PERIOD, LoadAverage
 from .process import Process, State, Thread
 from .signal_delivery import do_signal
 from .signals import ERESTART_RESTARTBLOCK
@@ -49,7 +50,7 @@ class Scheduler:
         self._kernel, self._machine = kernel, kernel.machine
         self.ready: deque[Process] = deque()
         self._asleep: list[Process] = []
-        self.timers = Timers()
+        self.timers, self.load = Timers(), LoadAverage()
         self.current: Process | None = None
         self.switches = 0
         self.jiffies = 0
@@ -119,6 +120,8 @@ class Scheduler:
     def tick(self) -> None:
         """The timer fired: count it, wake whose time has come, and let the next one run."""
         self.jiffies += 1
+        if self.jiffies % LOAD_PERIOD == 0:
+            self.load.update(len(self.ready) + (self.current is not None))
         self._wake_due()
         if self.current is not None and self.ready:
             self.current.need_resched = self.current.work = True

@@ -6,7 +6,13 @@ are in the page cache like those of any other, and go when the last mapping goes
 
 from __future__ import annotations
 
+import os
+from typing import Final
+
 from .files.page_cache import Mapping, PageCache
+
+DEVICE: Final = os.makedev(0, 1)
+"""Of the tmpfs that the kernel has for itself (shm_mnt)."""
 
 __all__ = ["UnnamedFile", "shared_memory"]
 
@@ -16,6 +22,7 @@ class UnnamedFile:
 
     def __init__(self, name: str, mapping: Mapping) -> None:
         self.name, self.mapping = name, mapping
+        self.device, self.number, self.is_shmem = DEVICE, next(mapping.cache.numbers), True
         self._users = 0
 
     @property

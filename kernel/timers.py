@@ -12,8 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
-__all__ = ["Timer", "Timers"]
+__all__ = ["BOOT_TIME", "Timer", "Timers"]
+
+BOOT_TIME: Final = 1_767_225_600
+"""Seconds since 1970 at boot: the first of January 2026, so that runs repeat."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)

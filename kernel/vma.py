@@ -72,6 +72,21 @@ class Backing(Protocol):
         ...
 
     @property
+    def device(self) -> int:
+        """Its st_dev."""
+        ...
+
+    @property
+    def number(self) -> int:
+        """Its inode number."""
+        ...
+
+    @property
+    def is_shmem(self) -> bool:
+        """Whether its pages are all there is of it, and lie in no file elsewhere."""
+        ...
+
+    @property
     def size(self) -> int:
         """Bytes of the file."""
         ...

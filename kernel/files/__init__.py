@@ -5,7 +5,7 @@ Read `inode.py` and `file.py` first, then `page_cache.py`: a page of a file is a
 
 from __future__ import annotations
 
-from . import proc, sysctl  # - both register generated files
+from . import proc, proc_maps, proc_status, proc_system, sysctl  # - they register generated files
 from .file import File
 from .file_system import FileSystem
 from .inode import Dentry, Inode
@@ -24,5 +24,8 @@ __all__ = [
     "Regular",
     "RegularFile",
     "proc",
+    "proc_maps",
+    "proc_status",
+    "proc_system",
     "sysctl",
 ]

@@ -8,6 +8,8 @@ A file is one function. `[pid]` in its path makes it a file of every process:
     @proc_file("/proc/[pid]/comm")
     def comm(kernel: Kernel, process: Process | None) -> bytes: ...
 
+A `proc_data` file is too large for that: its function yields only the bytes that are asked for.
+
 A `knob` is a number that can be written, too. The function says what else happens then; the knob's own name gives the
 value:
 
@@ -38,9 +40,21 @@ if TYPE_CHECKING:
     from ..kernel import Kernel
     from ..process import Process
 
-__all__ = ["Knob", "generated_tree", "knob", "proc_file", "proc_link", "proc_links"]
+__all__ = [
+    "Knob",
+    "generated_tree",
+    "knob",
+    "living",
+    "proc_data",
+    "proc_file",
+    "proc_link",
+    "proc_links",
+    "proc_threads",
+]
 
 Generator = Callable[["Kernel", "Process | None"], bytes]
+DataGenerator = Callable[["Kernel", "Process | None", int, int], Iterator[bytes]]
+Threads = Callable[["Kernel", "Process | None"], "list[Process]"]
 LinkTarget = Callable[["Kernel", "Process | None"], "Dentry | bytes"]
 LinkTargets = Callable[["Kernel", "Process | None"], "dict[bytes, Dentry]"]
 Setter = Callable[["Kernel", int], None]
@@ -61,6 +75,33 @@ def proc_file(path: str) -> Callable[[Generator], Generator]:
 
     def register(body: Generator) -> Generator:
         _FILES[_parts(path)] = partial(GeneratedFile, body)
+        return body
+
+    return register
+
+
+def living(process: Process | None) -> Process:
+    """The process of a file below /proc/[pid]. Raises Errno(ESRCH) if it has ended."""
+    if process is None or not process.alive:
+        raise Errno(errno.ESRCH)
+    return process
+
+
+def proc_data(path: str) -> Callable[[DataGenerator], DataGenerator]:
+    """Register a function that yields `size` bytes of a file from a position on, fewer at the end."""
+
+    def register(body: DataGenerator) -> DataGenerator:
+        _FILES[_parts(path)] = partial(DataFile, body)
+        return body
+
+    return register
+
+
+def proc_threads(path: str) -> Callable[[Threads], Threads]:
+    """Register a function that says which threads a directory has, each a directory with the files of a process."""
+
+    def register(body: Threads) -> Threads:
+        _FILES[_parts(path)] = partial(ThreadsDirectory, body)
         return body
 
     return register
@@ -192,6 +233,49 @@ class OpenGenerated(File):
         return super().seek_target(offset, whence, end)
 
 
+class DataFile(Inode):
+    """A file of which only what is read is made."""
+
+    def __init__(self, body: DataGenerator, sb: SuperBlock, number: int, process: Process | None) -> None:
+        super().__init__(sb, stat.S_IFREG | 0o400, number=number)
+        self.body, self.process = body, process
+
+    def open(self, kernel: Kernel, dentry: Dentry, flags: int) -> OpenData:
+        """Open it."""
+        return OpenData(dentry, flags, kernel, self)
+
+    def truncate(self, size: int) -> None:
+        """Opening with O_TRUNC is allowed and does nothing."""
+
+
+class OpenData(File):
+    """An open one. It has no end to seek from (mem_lseek)."""
+
+    seekable = True
+
+    def __init__(self, dentry: Dentry, flags: int, kernel: Kernel, inode: DataFile) -> None:
+        super().__init__(dentry, flags)
+        self._kernel, self._data = kernel, inode
+
+    def read(self, to: IovIter, position: int) -> int:
+        """Raises Errno: ESRCH if the process is gone, EFAULT, and what the function raises."""
+        done = 0
+        for part in self._data.body(self._kernel, self._data.process, position, to.left):
+            copied = to.copy_to(part)
+            done += copied
+            if not done:
+                raise Errno(errno.EFAULT)
+            if copied < len(part):
+                break
+        return done
+
+    def seek_target(self, offset: int, whence: int, end: int) -> int:
+        """To a place, or by a distance."""
+        if whence > 1:
+            raise Errno(errno.EINVAL)
+        return super().seek_target(offset, whence, end)
+
+
 class GeneratedLink(Symlink):
     """A symbolic link whose target is made when it is asked for."""
 
@@ -245,8 +329,40 @@ class GeneratedDirectory(Directory):
         names = sorted(self._names())
         if PID in names:
             names.remove(PID)
-            names += list(_living(kernel))
+            names += [name for name, process in _living(kernel).items() if process.pid == process.tgid]
         yield from numbered(kernel, self, here, names, position)
+
+
+class ThreadsDirectory(Directory):
+    """A directory with one directory a thread."""
+
+    def __init__(self, body: Threads, sb: SuperBlock, number: int, process: Process | None) -> None:
+        super().__init__(sb, 0o555, number=number)
+        self._body, self._process = body, process
+
+    def _threads(self, kernel: Kernel) -> dict[bytes, Process]:
+        return {b"%d" % thread.pid: thread for thread in self._body(kernel, self._process)}
+
+    def lookup(self, kernel: Kernel, here: Dentry, name: bytes) -> Dentry | None:
+        """The directory of a thread."""
+        thread = self._threads(kernel).get(name)
+        if thread is None:
+            return None
+        return Dentry(name, here, ThreadDirectory(self.sb, zlib.crc32(name, self.number), thread))
+
+    def entries(self, kernel: Kernel, here: Dentry, position: int) -> Iterator[Entry]:
+        """All threads."""
+        yield from numbered(kernel, self, here, list(self._threads(kernel)), position)
+
+
+class ThreadDirectory(GeneratedDirectory):
+    """What a process has in /proc, for one thread; but not the directory of its threads."""
+
+    def __init__(self, sb: SuperBlock, number: int, thread: Process) -> None:
+        super().__init__((b"proc", PID), sb, number, thread)
+
+    def _names(self) -> dict[bytes, Maker | None]:
+        return {name: maker for name, maker in super()._names().items() if name != b"task"}
 
 
 class LinkDirectory(Directory):

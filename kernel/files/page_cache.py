@@ -14,6 +14,7 @@ the host that the user passed.
 from __future__ import annotations
 
 import errno
+from itertools import count
 from typing import Final, Protocol
 
 from emu.pte import PAGE_SIZE
@@ -54,6 +55,7 @@ class PageCache:
     def __init__(self, memory: KernelMemory, pages: Pages, limit: int) -> None:
         self.memory, self._pages, self.limit = memory, pages, limit
         self.pages = self.charged = 0
+        self.numbers = count(1)  # of files that no file system has
 
     def allocate(self, *, charge: bool) -> int:
         """A frame. Raises Errno: ENOSPC over the limit (shmem_inode_acct_blocks), ENOMEM."""
@@ -87,6 +89,11 @@ class Mapping:
         self._write_back = write_back
         self.pages: dict[int, int] = {}
         self._dirty: set[int] = set()
+
+    @property
+    def is_shmem(self) -> bool:
+        """Whether the pages are all there is of the content."""
+        return self._source is None
 
     def page(self, index: int, *, create: bool = False) -> int | None:
         """The frame of a page, filled when it is needed first; None beyond the end unless `create`.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from emu.pte import PAGE_SIZE
 
 from ..exceptions import Errno
-from .generated import proc_file, proc_link, proc_links
+from .generated import living, proc_file, proc_link, proc_links, proc_threads
 from .inode import Dentry
 
 if TYPE_CHECKING:
@@ -16,13 +16,6 @@ if TYPE_CHECKING:
     from ..process import Process
 
 __all__ = ["meminfo"]
-
-
-def _known(process: Process | None) -> Process:
-    """The process of a file below /proc/[pid]. Raises Errno(ESRCH)."""
-    if process is None or not process.alive:
-        raise Errno(errno.ESRCH)
-    return process
 
 
 # --- the system -----------------------------------------------------------------------------------------------------
@@ -110,20 +103,20 @@ def thread_self_link(kernel: Kernel, _process: Process | None) -> bytes:
 @proc_file("/proc/[pid]/cmdline")
 def cmdline(_kernel: Kernel, process: Process | None) -> bytes:
     """The arguments, each with its null."""
-    arguments = _known(process).arguments
+    arguments = living(process).arguments
     return b"".join(argument.encode("utf-8", "surrogateescape") + b"\0" for argument in arguments)
 
 
 @proc_file("/proc/[pid]/comm")
 def comm(_kernel: Kernel, process: Process | None) -> bytes:
     """Its name."""
-    return _known(process).name.encode("utf-8", "surrogateescape") + b"\n"
+    return living(process).name.encode("utf-8", "surrogateescape") + b"\n"
 
 
 @proc_link("/proc/[pid]/exe")
 def exe(_kernel: Kernel, process: Process | None) -> Dentry:
     """The program's file."""
-    file = _known(process).mm.exe
+    file = living(process).mm.exe
     if file is None:
         raise Errno(errno.ENOENT)
     return file.dentry
@@ -132,16 +125,22 @@ def exe(_kernel: Kernel, process: Process | None) -> Dentry:
 @proc_link("/proc/[pid]/cwd")
 def cwd(_kernel: Kernel, process: Process | None) -> Dentry:
     """The working directory."""
-    return _known(process).files.cwd
+    return living(process).files.cwd
 
 
 @proc_link("/proc/[pid]/root")
 def root(_kernel: Kernel, process: Process | None) -> Dentry:
     """The root directory: the guest's, never the host's."""
-    return _known(process).files.root
+    return living(process).files.root
 
 
 @proc_links("/proc/[pid]/fd")
 def descriptors(_kernel: Kernel, process: Process | None) -> dict[bytes, Dentry]:
     """The open files by descriptor."""
-    return {b"%d" % fd: descriptor.file.dentry for fd, descriptor in _known(process).files}
+    return {b"%d" % fd: descriptor.file.dentry for fd, descriptor in living(process).files}
+
+
+@proc_threads("/proc/[pid]/task")
+def task(kernel: Kernel, process: Process | None) -> list[Process]:
+    """The threads of a process."""
+    return kernel.threads(living(process))

@@ -74,6 +74,21 @@ class RegularFile(File):
         return self.dentry.shown_path().decode("utf-8", "surrogateescape")
 
     @property
+    def device(self) -> int:
+        """Its st_dev."""
+        return self.inode.sb.device
+
+    @property
+    def number(self) -> int:
+        """Its inode number."""
+        return self.inode.number
+
+    @property
+    def is_shmem(self) -> bool:
+        """Whether its pages are all there is of it: a file that the guest made."""
+        return self.mapping.is_shmem
+
+    @property
     def size(self) -> int:
         """Bytes."""
         return self.mapping.size

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..exceptions import Errno
 from ..signals import ERESTART_RESTARTBLOCK
+from ..timers import BOOT_TIME
 from ..wait import Wait
 from . import syscall
 
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 __all__ = ["clock_gettime", "clock_nanosleep", "nanosleep"]
 
 SECOND: Final = 1_000_000_000
-BOOT_TIME: Final = 1_767_225_600
-"""Seconds since 1970 at boot: the first of January 2026, so that runs repeat."""
 REALTIME, MONOTONIC, PROCESS, THREAD = 0, 1, 2, 3
 CLOCKS: Final = frozenset(range(12)) - {10}
 WALL_CLOCKS: Final = frozenset({0, 5, 8, 11})

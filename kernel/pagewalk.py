@@ -1,0 +1,154 @@
+"""Looking at the pages of a process, entry by entry (mm/pagewalk.c), and adding them up (fs/proc/task_mmu.c).
+
+Nothing here has an effect: entries and struct pages are read past the TLBs, and nothing is counted.
+
+>>> from emu import Machine
+>>> from emu.assembler import assemble_source
+>>> from kernel import Kernel
+>>> kernel = Kernel(Machine(ram="16M"))
+>>> process = kernel.spawn(assemble_source("_start: jmp _start"))
+>>> totals = resident_set(kernel, process.mm)
+>>> totals.anonymous, totals.private_dirty, totals.file  # the stack, where its arguments lie
+(4096, 4096, 0)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from emu.pte import PAGE_SIZE, Pte
+from emu.walk_report import page_walk
+
+from .layout import VMEMMAP
+from .pages import ANONYMOUS, FLAGS, STRUCT_PAGE_SIZE
+from .pte import is_mapped, is_special, pfn_of
+from .vma import Vma, VmaFlag
+
+if TYPE_CHECKING:
+    from .address_space import AddressSpace
+    from .kernel import Kernel
+
+__all__ = ["MappedPage", "ResidentSet", "mapped_pages", "resident_set"]
+
+A, D = int(Pte.A), int(Pte.D)
+PSS_SHIFT: Final = 12
+"""Shares of a page are counted in parts of a byte, so that the rounding does not add up."""
+
+
+@dataclass(frozen=True, slots=True)
+class MappedPage:
+    """One entry that holds something. `pfn` is None for a page that was swapped out.
+
+    `mapcount` says how many entries map the frame; 0 for the zero page, which nobody counts, and for swapped ones.
+    """
+
+    va: int
+    entry: int
+    pfn: int | None
+    mapcount: int
+    is_anonymous: bool
+
+    @property
+    def is_zero_page(self) -> bool:
+        """Whether this is the page of zeros that all share until they write."""
+        return self.pfn is not None and is_special(self.entry)
+
+    @property
+    def is_dirty(self) -> bool:
+        """Whether it was written through this entry."""
+        return self.entry & D != 0
+
+    @property
+    def is_exclusive(self) -> bool:
+        """Whether no other entry maps the frame."""
+        return self.mapcount == 1
+
+
+def mapped_pages(kernel: Kernel, mm: AddressSpace, start: int, end: int) -> Iterator[MappedPage]:
+    """Every page from `start` up to `end` that an entry tells of, in order."""
+    for va, entry, _ in mm.page_table.leaves(start, end, kernel.manager.early):
+        if not is_mapped(entry):
+            yield MappedPage(va, entry, None, 0, is_anonymous=True)
+            continue
+        pfn = pfn_of(entry)
+        if is_special(entry):
+            yield MappedPage(va, entry, pfn, 0, is_anonymous=False)
+        else:
+            mapcount = len(kernel.pages.mappings(pfn))
+            yield MappedPage(va, entry, pfn, mapcount, is_anonymous=_is_anonymous(kernel, pfn))
+
+
+def _is_anonymous(kernel: Kernel, pfn: int) -> bool:
+    """PageAnon, read where the struct page lies."""
+    walk = page_walk(kernel.machine.ram, kernel.manager.kernel_half.pgd, VMEMMAP + STRUCT_PAGE_SIZE * pfn + FLAGS)
+    assert walk.pa is not None
+    return kernel.manager.early.load64(walk.pa) & ANONYMOUS != 0
+
+
+@dataclass(slots=True)
+class ResidentSet:
+    """Bytes of a VMA, or of all, that are in memory (struct mem_size_stats).
+
+    Shared and private say whether other entries map a page, too; `pss` divides each page among all that map it, in
+    units of 1/4096 byte. The zero page counts nowhere.
+    """
+
+    anonymous: int = 0
+    file: int = 0
+    shmem: int = 0
+    shared_clean: int = 0
+    shared_dirty: int = 0
+    private_clean: int = 0
+    private_dirty: int = 0
+    referenced: int = 0
+    swap: int = 0
+    pss: int = 0
+    pss_dirty: int = 0
+    pss_anonymous: int = 0
+    pss_file: int = 0
+    pss_shmem: int = 0
+    pss_locked: int = 0
+
+    @property
+    def resident(self) -> int:
+        """Rss."""
+        return self.anonymous + self.file + self.shmem
+
+    def add(self, page: MappedPage, vma: Vma) -> None:
+        """Count a page (smaps_account)."""
+        if page.pfn is None:
+            self.swap += PAGE_SIZE
+            return
+        if page.is_zero_page:
+            return
+        share = (PAGE_SIZE << PSS_SHIFT) // page.mapcount
+        self._add_kind(page, vma, share)
+        dirty = "dirty" if page.is_dirty else "clean"
+        name = f"{'private' if page.is_exclusive else 'shared'}_{dirty}"
+        setattr(self, name, getattr(self, name) + PAGE_SIZE)
+        self.pss += share
+        self.pss_dirty += share * page.is_dirty
+        self.pss_locked += share * (vma.flags & VmaFlag.LOCKED != 0)
+        self.referenced += PAGE_SIZE * (page.entry & A != 0)
+
+    def _add_kind(self, page: MappedPage, vma: Vma, share: int) -> None:
+        if page.is_anonymous:
+            self.anonymous += PAGE_SIZE
+            self.pss_anonymous += share
+        elif vma.backing is not None and vma.backing.is_shmem:
+            self.shmem += PAGE_SIZE
+            self.pss_shmem += share
+        else:
+            self.file += PAGE_SIZE
+            self.pss_file += share
+
+
+def resident_set(kernel: Kernel, mm: AddressSpace, vma: Vma | None = None) -> ResidentSet:
+    """What is in memory of one VMA, or of all."""
+    totals = ResidentSet()
+    for one in mm.vmas if vma is None else (vma,):
+        for page in mapped_pages(kernel, mm, one.start, one.end):
+            totals.add(page, one)
+    return totals
