@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from emu.pte import PAGE_SHIFT, PAGE_SIZE
 
 from .exceptions import Errno
-from .layout import MMAP_BASE, MMAP_MIN_ADDR, MMAP_MIN_HINT, TASK_SIZE, page_align
+from .layout import MMAP_BASE, MMAP_MIN_ADDR, MMAP_MIN_HINT, STACK_TOP, TASK_SIZE, page_align
 from .limits import Limits, Resource
 from .memory import PhysicalMemory
 from .memory_manager import MemoryManager
@@ -48,6 +48,7 @@ class AddressSpace:
         self.vmas = VmaSet()
         self.users = 1
         self.heap_start = self.heap_end = self.stack_start = 0
+        self.stack_top, self.mmap_base = STACK_TOP, MMAP_BASE
         self.strings = (0, 0, 0, 0)
         self.data_size = 0  # of the program's initialised data, which counts against RLIMIT_DATA with the heap
         self.context_id = next(manager.context_ids)
@@ -111,7 +112,7 @@ class AddressSpace:
         (thp_get_unmapped_area).
         """
         if huge and not hint and size % HUGE == 0:
-            padded = self.vmas.gap(size + HUGE, MMAP_MIN_ADDR, MMAP_BASE)
+            padded = self.vmas.gap(size + HUGE, MMAP_MIN_ADDR, self.mmap_base)
             if padded is not None:
                 return (padded & -HUGE) + HUGE
         if hint:
@@ -120,7 +121,7 @@ class AddressSpace:
             above = self.vmas.find_next(hint)
             if above is None or hint + size <= above.start_gap:
                 return hint
-        gap = self.vmas.gap(size, MMAP_MIN_ADDR, MMAP_BASE)
+        gap = self.vmas.gap(size, MMAP_MIN_ADDR, self.mmap_base)
         if gap is None:
             gap = self.vmas.gap(size, MMAP_MIN_ADDR, TASK_SIZE)  # bottom-up is the last resort, above the base, too
         if gap is None:

@@ -17,7 +17,8 @@ from emu.pte import PAGE_SHIFT, PAGE_SIZE, ErrorCode
 
 from .address_space import AddressSpace
 from .exceptions import Errno
-from .layout import MMAP_MIN_ADDR, STACK_TOP, TASK_SIZE, page_align
+from .files.sysctl import randomize_va_space
+from .layout import MMAP_BASE, MMAP_MIN_ADDR, STACK_TOP, TASK_SIZE, page_align
 from .pte import pfn_of
 from .vma import Backing, VmaFlag
 
@@ -29,6 +30,12 @@ __all__ = ["load_program"]
 
 Strings = Sequence[str]
 PAGE_MASK: Final = ~(PAGE_SIZE - 1)
+STACK_PAGES: Final = 1 << 22
+"""Places that the stack's top can have with randomisation (STACK_RND_MASK in asm/elf.h): 16 GiB."""
+MMAP_BITS: Final = 28
+"""Of the mmap area's place, in pages (CONFIG_ARCH_MMAP_RND_BITS)."""
+BRK_RANGE: Final = 32 << 20
+"""How far brk may begin behind the program (arch_randomize_brk)."""
 FIRST_STACK_PAGES: Final = 33
 """Pages of the stack's VMA at exec: 128 KiB below the arguments (setup_arg_pages in fs/exec.c)."""
 ARGUMENTS_LIMIT: Final = 32 << 10
@@ -75,8 +82,22 @@ def load_program(kernel: Kernel, mm: AddressSpace, file: File, image: Image, arg
     mm.exe = file.get()
     _, backing = file.mmap(VmaFlag.MAY_ALL)
     assert backing is not None
+    level = randomize_va_space.value(kernel)
+    if level:
+        _randomize(kernel, mm)
     load_image(kernel, mm, backing, image)
+    if level > 1:
+        mm.heap_start = mm.heap_end = mm.heap_start + (kernel.random.randrange(BRK_RANGE) & PAGE_MASK)
     return load_stack(kernel, mm, image, argv, envp)
+
+
+def _randomize(kernel: Kernel, mm: AddressSpace) -> None:
+    """Put the stack and the mmap area elsewhere (randomize_stack_top, mmap_base in arch/x86/mm/mmap.c).
+
+    An attacker shall not know where things are; who studies programs wants them to stay where they are.
+    """
+    mm.stack_top = STACK_TOP - kernel.random.randrange(STACK_PAGES) * PAGE_SIZE
+    mm.mmap_base = MMAP_BASE - STACK_PAGES * PAGE_SIZE - kernel.random.randrange(1 << MMAP_BITS) * PAGE_SIZE
 
 
 def load_image(kernel: Kernel, mm: AddressSpace, file: Backing, image: Image) -> None:
@@ -123,11 +144,11 @@ def load_stack(kernel: Kernel, mm: AddressSpace, image: Image, argv: Strings, en
 
     Raises InputError for arguments that are too long, Errno(ENOMEM).
     """
-    content, pointer = _first_stack(image, argv, envp)
-    start = STACK_TOP - FIRST_STACK_PAGES * PAGE_SIZE
-    mm.map(start, STACK_TOP - start, VmaFlag.DATA | VmaFlag.GROWS_DOWN, fixed=True)
+    content, pointer = _first_stack(image, argv, envp, mm.stack_top)
+    start = mm.stack_top - FIRST_STACK_PAGES * PAGE_SIZE
+    mm.map(start, mm.stack_top - start, VmaFlag.DATA | VmaFlag.GROWS_DOWN, fixed=True)
     mm.stack_start, mm.strings = pointer, _strings(image, argv, envp)
-    for page in range(pointer & PAGE_MASK, STACK_TOP, PAGE_SIZE):
+    for page in range(pointer & PAGE_MASK, mm.stack_top, PAGE_SIZE):
         if not kernel.faults.handle_page_fault(mm, page, int(ErrorCode.W | ErrorCode.U)).resolved:
             raise Errno(errno.ENOMEM)
         mm.faults_of_exec += 1
@@ -145,16 +166,16 @@ def _strings(image: Image, argv: Strings, envp: Strings) -> tuple[int, int, int,
     return start, between, between, end
 
 
-def _first_stack(image: Image, argv: Strings, envp: Strings) -> tuple[bytes, int]:
+def _first_stack(image: Image, argv: Strings, envp: Strings, top: int) -> tuple[bytes, int]:
     """The bytes at the top of the stack and the address of the first, where RSP will point (x86-64 ABI 3.4.1)."""
     strings = [_encode(string) for string in (*argv, *envp)]
     if sum(map(len, strings)) > ARGUMENTS_LIMIT:
         raise InputError(f"the arguments of {image.path} are longer than {ARGUMENTS_LIMIT} bytes")
     path = _encode(image.path)
     text = b"".join(strings) + path + bytes(8)  # Linux ends the stack with the path and a null word
-    strings_va = STACK_TOP - len(text)
+    strings_va = top - len(text)
     random_va = (strings_va & ~0xF) - 16
-    path_va = STACK_TOP - 8 - len(path)
+    path_va = top - 8 - len(path)
     pointers = []
     for string in strings:
         pointers.append(strings_va)
@@ -170,5 +191,5 @@ def _first_stack(image: Image, argv: Strings, envp: Strings) -> tuple[bytes, int
     block = struct.pack(f"<{len(words)}Q", *words)
     padding = bytes(random_va - pointer - len(block))
     random = bytes(range(16))  # AT_RANDOM; the same every time, so that runs repeat
-    gap = bytes(STACK_TOP - len(text) - random_va - 16)
+    gap = bytes(top - len(text) - random_va - 16)
     return block + padding + random + gap + text, pointer

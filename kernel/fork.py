@@ -59,6 +59,7 @@ def dup_mm(old: AddressSpace) -> AddressSpace:
     """A copy of an address space whose pages are shared until they are written (dup_mmap). Raises Errno(ENOMEM)."""
     new = AddressSpace(old.manager, old.limits)
     new.heap_start, new.heap_end, new.stack_start = old.heap_start, old.heap_end, old.stack_start
+    new.stack_top, new.mmap_base = old.stack_top, old.mmap_base
     new.strings, new.data_size, new.exe = old.strings, old.data_size, old.exe.get() if old.exe else None
     try:
         for vma in list(old.vmas):

@@ -77,7 +77,7 @@ class Kernel:
 
     `pti` gives every process a second PGD for user mode (see pti.py).
     `pcid` uses process-context identifiers where the CPU has them, `asid` says how ("pcid", "flush", "stale"; see
-    asid.py). `populate` delivers every promised page when a program is loaded, so that nothing faults later. The
+    asid.py). `aslr` puts stack, mmap area and heap at random places. `populate` delivers every promised page when a program is loaded, so that nothing faults later. The
     guest's standard streams are `stdin`, `stdout` and `stderr` (binary files; by default empty and discarded). `root`
     is a directory of the host's that the guest sees as `/`, and `files` are files of the host's by guest path:
     read-only, unless the guest path ends with `:rw`; everything else that the guest writes stays in its memory. Raises
@@ -92,6 +92,7 @@ class Kernel:
         pcid: bool = True,
         asid: str = "pcid",
         populate: bool = False,
+        aslr: bool = False,
         stdin: BinaryIO | None = None,
         stdout: BinaryIO | None = None,
         stderr: BinaryIO | None = None,
@@ -106,7 +107,7 @@ class Kernel:
         self.frames, self.memory, self.pages = booted.manager.frames, booted.manager.memory, booted.manager.pages
         self.page_cache = PageCache(self.memory, self.pages, self.frames.total // 2)
         self.file_system = FileSystem(self, self.page_cache, self.nanoseconds, root, files or {})
-        self.knobs: dict[str, int] = {}
+        self.knobs: dict[str, int] = {"/proc/sys/kernel/randomize_va_space": 2} if aslr else {}
         self.random = random.Random(machine.seed)
         self.user = UserMemory(machine, self._fault_in)
         self.faults = FaultHandler(self)

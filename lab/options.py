@@ -58,6 +58,7 @@ class Options:
     pcid: bool | None = None
     asid: str = "pcid"
     populate: bool = False
+    aslr: bool = False
     root: str | None = None
     files: tuple[str, ...] = ()
     seed: int = 1
@@ -179,6 +180,7 @@ _MACHINE: Final = (
         default="pcid",
         help="What a process switch does: keep what is tagged, flush all, or nothing at all (and be wrong).",
     ),
+    click.option("--aslr", is_flag=True, help="Put stack, mmap area and heap at random places (see --seed)."),
     click.option("--populate", is_flag=True, help="Give memory its frames at once: no demand paging."),
     click.option("--root", metavar="DIR", help="A folder that the programs see as /; it is read, never written."),
     click.option(

@@ -71,6 +71,7 @@ class Session:
             pcid=self.pcid,
             asid=options.asid,
             populate=options.populate,
+            aslr=options.aslr,
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,

@@ -213,6 +213,7 @@ def test_the_configuration_says_how_every_option_was_resolved() -> None:
         "pti": "off",
         "pcid": "off",
         "asid": "pcid",
+        "aslr": False,
         "populate": False,
         "root": None,
         "files": [],

@@ -12,7 +12,7 @@ from emu import PAGE_SIZE, InputError, Machine, Pte, page_walk
 from emu.assembler import assemble_source
 from emu.pte import ADDRESS_MASK, describe_entry
 from kernel import Kernel
-from kernel.layout import CPU_ENTRY_AREA, DIRECT_MAP, KERNEL_TEXT, TASK_SIZE, VMALLOC, direct_map
+from kernel.layout import CPU_ENTRY_AREA, DIRECT_MAP, KERNEL_TEXT, STACK_TOP, TASK_SIZE, VMALLOC, direct_map
 
 HUGE = 2 << 20
 EXIT = "_start: mov edi, 7; mov eax, 60; syscall"
@@ -184,3 +184,31 @@ def test_arguments_that_do_not_fit_are_refused_and_nothing_is_left_behind(kernel
     with pytest.raises(InputError, match=r"arguments of .* are longer than 32768 bytes"):
         kernel.spawn(assemble_source(EXIT), ["x" * 40000])
     assert kernel.leaks() == {}
+
+
+# --- address-space layout randomisation ----------------------------------------------------------
+
+PLACES = """
+_start: xor edi, edi; mov eax, 12; syscall; mov rbx, rax
+        xor edi, edi; mov esi, 4096; mov edx, 3; mov r10d, 0x22; mov r8, -1; xor r9d, r9d; mov eax, 9; syscall
+        mov r12, rax; mov r13, rsp
+        xor edi, edi; mov eax, 60; syscall"""
+
+
+def places(seed: int, make_kernel: MakeKernel, **options: bool) -> tuple[int, int, int]:
+    """Where brk, a mapping and the stack are."""
+    kernel = make_kernel({"seed": seed}, **options)
+    process = kernel.spawn(assemble_source(PLACES))
+    kernel.run(before_exit=True)
+    *_, mapping, stack = process.mm.maps()
+    return process.mm.heap_start, mapping.start, stack.end
+
+
+def test_addresses_are_the_same_in_every_run_unless_randomised_with_another_seed(make_kernel: MakeKernel) -> None:
+    assert places(1, make_kernel) == places(2, make_kernel)
+    assert places(1, make_kernel, aslr=True) == places(1, make_kernel, aslr=True)
+    first, second = places(1, make_kernel, aslr=True), places(2, make_kernel, aslr=True)
+    assert all(one != other for one, other in zip(first, second, strict=True))
+    heap, mapping, stack = first
+    assert all(place % PAGE_SIZE == 0 for place in first)
+    assert heap < mapping < stack <= STACK_TOP
