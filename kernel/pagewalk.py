@@ -14,14 +14,16 @@ Nothing here has an effect: entries and struct pages are read past the TLBs, and
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from emu.pte import PAGE_SIZE, Pte
+from emu.pte import ADDRESS_MASK, PAGE_SIZE, Pte
 from emu.walk_report import page_walk
 
 from .layout import VMEMMAP
+from .page_table import KERNEL_HALF, TOP_LEVEL
 from .pages import ANONYMOUS, FLAGS, STRUCT_PAGE_SIZE
 from .pte import is_mapped, is_special, pfn_of
 from .vma import Vma, VmaFlag
@@ -30,9 +32,11 @@ if TYPE_CHECKING:
     from .address_space import AddressSpace
     from .kernel import Kernel
 
-__all__ = ["MappedPage", "ResidentSet", "mapped_pages", "resident_set"]
+__all__ = ["MappedPage", "ResidentSet", "mapped_pages", "mapped_ranges", "resident_set"]
 
-A, D = int(Pte.A), int(Pte.D)
+P, A, D, PS = int(Pte.P), int(Pte.A), int(Pte.D), int(Pte.PS)
+KERNEL_START: Final = 0xFFFF_8000_0000_0000
+"""First address of the kernel half."""
 PSS_SHIFT: Final = 12
 """Shares of a page are counted in parts of a byte, so that the rounding does not add up."""
 
@@ -152,3 +156,28 @@ def resident_set(kernel: Kernel, mm: AddressSpace, vma: Vma | None = None) -> Re
         for page in mapped_pages(kernel, mm, one.start, one.end):
             totals.add(page, one)
     return totals
+
+
+def mapped_ranges(kernel: Kernel, pgd: int) -> list[tuple[int, int]]:
+    """The parts of the kernel half that a PGD at a physical address maps, as (start, end), in order."""
+    found: list[tuple[int, int]] = []
+    for start, end in _leaf_ranges(kernel, pgd, TOP_LEVEL, KERNEL_START, KERNEL_HALF):
+        if found and found[-1][1] == start:
+            found[-1] = (found[-1][0], end)
+        else:
+            found.append((start, end))
+    return found
+
+
+def _leaf_ranges(kernel: Kernel, table: int, level: int, base: int, first: int = 0) -> Iterator[tuple[int, int]]:
+    """What the entries of a table map, from one of them on; large pages too."""
+    shift = 3 + 9 * level
+    data = kernel.manager.early.read(table + 8 * first, PAGE_SIZE - 8 * first)
+    for index, (entry,) in enumerate(struct.iter_unpack("<Q", data)):
+        start = base + (index << shift)
+        if not entry & P:
+            continue
+        if level == 1 or (level < TOP_LEVEL and entry & PS):
+            yield start, start + (1 << shift)
+        else:
+            yield from _leaf_ranges(kernel, entry & ADDRESS_MASK, level - 1, start)

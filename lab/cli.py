@@ -22,6 +22,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, TextIO
 
 import click
 
+from .memory_commands import maps, walk
 from .options import (
     ExampleCommand,
     Options,
@@ -32,6 +33,7 @@ from .options import (
     syntax_option,
     until_option,
 )
+from .running import begin, run_session
 from .terminal import Status, console, has_colour, say, width
 
 if TYPE_CHECKING:
@@ -144,6 +146,10 @@ def cli(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
+cli.add_command(maps)
+cli.add_command(walk)
+
+
 def main() -> None:
     """Entry point of the script `cr3`."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
@@ -187,7 +193,7 @@ def run(options: Options, stats: bool, json_file: str | None) -> int:
     The exit code is that of the first program, or 128 + N if signal N ended it; 124 if the instruction limit
     did.
     """
-    _begin(options)
+    begin(options)
     from .session import Session, exit_status
 
     guest_stdout = sys.stderr.buffer if json_file == "-" else sys.stdout.buffer
@@ -196,28 +202,9 @@ def run(options: Options, stats: bool, json_file: str | None) -> int:
         status = Status(lambda: f"{session.machine.state.instructions:,} instructions so far")
         stdout, stderr = status.beside(guest_stdout), status.beside(sys.stderr.buffer)
         session = Session(options, sys.stdin.buffer, stdout, stderr)
-        result = _run(session, status)
+        result = run_session(session, status)
         _write_statistics(session, result, stats, output)
     return exit_status(result)
-
-
-def _begin(options: Options) -> None:
-    """Start the assembler's process, which then gets ready while we import the rest."""
-    from emu import assembler
-
-    if any(Path(program).suffix in (".asm", ".s", ".S") for program in options.programs):
-        assembler.start()
-
-
-def _run(session: Session, status: Status, *, before_exit: bool = False) -> Result:
-    """Run a session with notices for people about how it went."""
-    from .notices import Notices
-
-    notices = Notices(session, status.say)
-    with status.running():
-        result = session.run(before_exit=before_exit)
-    notices.ended(result)
-    return result
 
 
 def _statistics_output(name: str | None, files: ExitStack) -> IO[str] | None:
@@ -305,7 +292,7 @@ def trace(
 
     The exit code is the program's, as in cr3 run.
     """
-    _begin(options)
+    begin(options)
     from .files import whole_file
     from .session import Session, exit_status
     from .trace import DEFAULT, JsonLines, TextLines, Tracer, expand
@@ -320,7 +307,7 @@ def trace(
         stdout = status.beside(sys.stdout.buffer if out else sys.stderr.buffer)
         session = Session(options, sys.stdin.buffer, stdout, status.beside(sys.stderr.buffer))
         tracer = Tracer(session, kinds, lines, output.write, limit=limit, user_only=user)
-        result = _run(session, status)
+        result = run_session(session, status)
         if tracer.is_full:
             say(f"stopped after {limit:,} events (--limit)")
         _write_statistics(session, result, stats, statistics)
@@ -332,48 +319,6 @@ def _line_by_line(stream: TextIO) -> TextIO:
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(line_buffering=True)
     return stream
-
-
-# --- walk -----------------------------------------------------------------------------------------
-
-
-@cli.command(
-    cls=ProgramCommand,
-    examples=[
-        ("cr3 walk programs/lecture_walk.asm 0x180001008", "The lecture's address: 0, 6, 0, 1 and offset 8."),
-        ("cr3 walk programs/hello.asm text --at _start", "A page that nobody has touched yet."),
-        ("cr3 walk programs/hello.asm do_syscall_64 --json", "An address of the kernel, for machines."),
-    ],
-)
-@click.argument("programs", metavar="PROGRAM")
-@click.argument("address", metavar="ADDRESS")
-@click.option("--at", "--until", "until", metavar="SYMBOL", help="Stop before SYMBOL executes.")
-@click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
-@machine_options
-def walk(options: Options, address: str, as_json: bool) -> int:
-    """Run a program to its end, and show the page walk of one address.
-
-    ADDRESS is a number (0x401000), a symbol of the program or of the kernel, or symbol+0x10. The page tables
-    are those of the moment before the program's memory is given back. What the program prints goes to
-    standard error.
-    """
-    _begin(options)
-    from .session import EXIT_LIMIT, Session, exit_status
-    from .walk_view import as_dict, moment, parse_address, render
-
-    status = Status(lambda: f"{session.machine.state.instructions:,} instructions so far")
-    streams = sys.stdin.buffer, status.beside(sys.stderr.buffer), status.beside(sys.stderr.buffer)
-    session = Session(options, *streams)
-    va = parse_address(address, session.kernel, session.images[0])
-    result = _run(session, status, before_exit=True)
-    process = result.processes[0]
-    report = session.kernel.page_walk(process, va, user=va >> 63 == 0)
-    symbol = session.kernel.symbolize(va) if va >> 63 else process.image.symbolize(va)
-    if as_json:
-        click.echo(json.dumps(as_dict(report, process, symbol), indent=2))
-    else:
-        click.echo(render(report, symbol, moment(result, options.until)))
-    return EXIT_LIMIT if exit_status(result) == EXIT_LIMIT else 0
 
 
 # --- asm and profiles -----------------------------------------------------------------------------
