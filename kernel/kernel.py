@@ -143,6 +143,10 @@ class Kernel:
         """The model's time since boot."""
         return self.now * 1000 // self.machine.profile.cpu.frequency_mhz
 
+    def cycles_to_ticks(self, cycles: int) -> int:
+        """So many cycles in 1/100 s, the unit of times(2) (USER_HZ)."""
+        return cycles // (self.machine.profile.cpu.frequency_mhz * 10_000)
+
     def cycles(self, nanoseconds: int) -> int:
         """So much of the model's time in cycles."""
         return nanoseconds * self.machine.profile.cpu.frequency_mhz // 1000

@@ -111,6 +111,19 @@ CHILDREN = {
         show [rbx]; show [rbx + 8]; show [rbx + 24]; invoke WAIT4, r15, rbx, 0, 0; show [rbx]; invoke EXIT, 0
         child: invoke GETPPID; mov r12, rax; mov dword ptr [rbx + 8], -1; mov qword ptr [rbx + 24], 1234
         invoke SIGQUEUEINFO, r12, 50, rbx; sleep 20000000; invoke EXIT, 0""",
+    "all threads stop and go on": """
+        mask 0, 0x10000; fork_child child
+        invoke READ, r13, rbx, 1; invoke KILL, r15, SIGSTOP; hear; invoke WAIT4, r15, rbx, 2, 0; show [rbx]
+        invoke KILL, r15, SIGCONT; invoke WAIT4, r15, rbx, 8, 0; show [rbx]
+        invoke KILL, r15, SIGTERM; invoke WAIT4, r15, rbx, 0, 0; show [rbx]; invoke EXIT, 0
+        child: lea r12, [rip + buffer + 8192]; invoke 56, 0x10900, r12; test rax, rax; jnz 1f
+        invoke WRITE, r14, rbx, 1
+    1:  invoke PAUSE; jmp 1b""",
+    "a thread takes what the first one blocks": """
+        handle SIGUSR1, writer; lea r12, [rip + buffer + 8192]; invoke 56, 0x10900, r12; test rax, rax; jz 1f
+        mask 0, 0x200; raise SIGUSR1; invoke READ, r13, rbx, 1; show rax; invoke EXIT_GROUP, 0
+        writer: show rdi; invoke WRITE, r14, rbx, 1; ret
+    1:  invoke PAUSE; jmp 1b""",
     "after exec handlers are gone, what is ignored stays so": """
         cmp qword ptr [rsp], 2; je second
         handle SIGUSR1, plain; ignore SIGUSR2; mask 0, 0x400; raise SIGSEGV
