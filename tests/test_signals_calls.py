@@ -185,7 +185,7 @@ INFO = {
         handle SIGPIPE, told; lea rbx, [rip + buffer]; invoke PIPE, rbx
         mov r12d, [rbx]; mov r13d, [rbx + 4]; invoke 3, r12; invoke WRITE, r13, rbx, 1; show rax""",
     "an alarm": """
-        handle SIGALRM, alarmed; lea rbx, [rip + buffer]; mov qword ptr [rbx + 24], 1000
+        handle SIGALRM, alarmed; lea rbx, [rip + buffer]; mov qword ptr [rbx + 24], 20000
         invoke SETITIMER, 0, rbx, 0; invoke PAUSE; show rax""",
     "all that sigqueue says": """
         handle SIGUSR1, all; lea rdi, [rip + buffer]; mov ecx, 128; mov al, 0x5a; cld; rep stosb
@@ -285,9 +285,9 @@ WAITING = {
         mov r14d, [rbx + 4]; mov r13d, [rbx]
         soon; lea rbx, [rip + buffer]; invoke READ, r13, rbx, 8; show rax; show [rbx]""",
     "an ignored signal interrupts nothing": """
-        ignore SIGALRM; soon; push 3000000; push 0; mov rbx, rsp; invoke NANOSLEEP, rbx, 0; show rax""",
+        ignore SIGALRM; soon; push 60000000; push 0; mov rbx, rsp; invoke NANOSLEEP, rbx, 0; show rax""",
     "a blocked signal interrupts nothing": """
-        mask 0, 0x2000; soon; push 3000000; push 0; mov rbx, rsp; invoke NANOSLEEP, rbx, 0; show rax""",
+        mask 0, 0x2000; soon; push 60000000; push 0; mov rbx, rsp; invoke NANOSLEEP, rbx, 0; show rax""",
     "a sleep is never made again, but tells what was left": """
         handle SIGALRM, handler, SA_RESTART; soon; push 0; push 100; mov rbx, rsp; lea r12, [rip + buffer]
         invoke NANOSLEEP, rbx, r12; show rax; show [r12]""",
@@ -316,8 +316,8 @@ WAITING_HANDLERS = """
     lea r12, [rip + buffer]; invoke SIGPROCMASK, 0, 0, r12, 8; show [r12]; ret
     writer: show rdi; lea rbx, [rip + text]; invoke WRITE, r14, rbx, 4; ret
     count: inc qword ptr [rip + buffer + 64]; ret
-    .macro soon                                                 # SIGALRM in a millisecond
-    push 1000; push 0; push 0; push 0
+    .macro soon                                                 # SIGALRM in 20 milliseconds
+    push 20000; push 0; push 0; push 0
     invoke SETITIMER, 0, rsp, 0
     lea rsp, [rsp + 32]
     .endm

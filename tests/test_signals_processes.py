@@ -62,7 +62,8 @@ CHILDREN = {
         fork_child child
         invoke READ, r13, rbx, 1; invoke KILL, r15, SIGSTOP; invoke WAIT4, r15, rbx, 2, 0; show [rbx]
         invoke KILL, r15, SIGCONT; invoke WAIT4, r15, rbx, 0, 0; show [rbx]; invoke EXIT, 0
-        child: handle SIGCONT, plain; invoke WRITE, r14, rbx, 1; invoke PAUSE; show rax; invoke EXIT, 5""",
+        child: handle SIGCONT, plain; mask 0, 0x20000; invoke WRITE, r14, rbx, 1
+        push 0; invoke SIGSUSPEND, rsp, 8; show rax; invoke EXIT, 5""",
     "children that nobody asks for": """
         ignore SIGCHLD; fork_child child; invoke WAIT4, -1, rbx, 0, 0; show rax; invoke EXIT, 0
         child: invoke EXIT, 7""",
@@ -74,12 +75,12 @@ CHILDREN = {
         handle SIGUSR1, plain; fork_child child
         invoke WAIT4, -1, rbx, 0, 0; show rax; invoke KILL, r15, SIGKILL; invoke WAIT4, -1, rbx, 0, 0; show [rbx]
         invoke EXIT, 0
-        child: sleep 5000000; invoke GETPPID; mov r12, rax; invoke KILL, r12, SIGUSR1
+        child: sleep 50000000; invoke GETPPID; mov r12, rax; invoke KILL, r12, SIGUSR1
     1:  invoke PAUSE; jmp 1b""",
     "a wait goes on": """
         handle SIGUSR1, plain, SA_RESTART; fork_child child
         invoke WAIT4, -1, rbx, 0, 0; sub rax, r15; show rax; show [rbx]; invoke EXIT, 0
-        child: sleep 5000000; invoke GETPPID; mov r12, rax; invoke KILL, r12, SIGUSR1; sleep 5000000; invoke EXIT, 4""",
+        child: sleep 50000000; invoke GETPPID; mov r12, rax; invoke KILL, r12, SIGUSR1; sleep 50000000; invoke EXIT, 4""",
     "a child has the handlers and the mask, but nothing pending": """
         handle SIGUSR1, plain; mask 0, 0xa00; raise SIGUSR2; fork_child child
         invoke WAIT4, r15, rbx, 0, 0; show [rbx]; invoke SIGPENDING, rbx, 8; show [rbx]; invoke EXIT, 0
