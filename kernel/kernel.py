@@ -53,6 +53,8 @@ __all__ = ["Kernel", "Result"]
 
 MASK64: Final = (1 << 64) - 1
 RAX, RSI, RDI = 0, 6, 7
+NR_CACHED_STACKS: Final = 2
+"""Kernel stacks that are kept for the next process (kernel/fork.c)."""
 PID_MAX: Final = 32768
 """Process numbers begin again here (pid_max_min... PID_MAX_DEFAULT in include/linux/threads.h)."""
 
@@ -77,11 +79,12 @@ class Kernel:
 
     `pti` gives every process a second PGD for user mode (see pti.py).
     `pcid` uses process-context identifiers where the CPU has them, `asid` says how ("pcid", "flush", "stale"; see
-    asid.py). `aslr` puts stack, mmap area and heap at random places. `populate` delivers every promised page when a program is loaded, so that nothing faults later. The
-    guest's standard streams are `stdin`, `stdout` and `stderr` (binary files; by default empty and discarded). `root`
-    is a directory of the host's that the guest sees as `/`, and `files` are files of the host's by guest path:
-    read-only, unless the guest path ends with `:rw`; everything else that the guest writes stays in its memory. Raises
-    InputError if the machine's RAM is too small, or a file cannot be read.
+    asid.py). `aslr` puts stack, mmap area and heap at random places. `populate` delivers every promised page when a
+    program is loaded, so that nothing faults later. The guest's standard streams are `stdin`, `stdout` and `stderr`
+    (binary files; by default empty and discarded). `root` is a directory of the host's that the guest sees as `/`,
+    and `files` are files of the host's by guest path: read-only, unless the guest path ends with `:rw`; everything
+    else that the guest writes stays in its memory. Raises InputError if the machine's RAM is too small, or a file
+    cannot be read.
     """
 
     def __init__(
@@ -115,6 +118,7 @@ class Kernel:
         self.scheduler = Scheduler(self, finish_syscall)
         self.processes: list[Process] = []
         self._pids: dict[int, Process] = {}
+        self._cached_stacks: list[KernelStack] = []
         self.last_pid = 0
         self.held: Process | None = None  # ended, but its memory is kept for people to look at
         self._hold_first = self._started = False
@@ -252,11 +256,18 @@ class Kernel:
 
     def new_stack(self) -> KernelStack:
         """A kernel stack in the vmalloc area. Raises Errno(ENOMEM)."""
+        if self._cached_stacks:
+            stack = self._cached_stacks.pop()
+            self.memory.write_va(stack.bottom, bytes(stack.top - stack.bottom))
+            return stack
         return KernelStack(self.manager.vmalloc.allocate(KERNEL_STACK_PAGES))
 
     def free_stack(self, stack: KernelStack) -> None:
-        """Give back a kernel stack."""
-        self.manager.vmalloc.free(stack.bottom)
+        """Give back a kernel stack. A few are kept: to unmap one is to flush it everywhere (free_thread_stack)."""
+        if len(self._cached_stacks) < NR_CACHED_STACKS:
+            self._cached_stacks.append(stack)
+        else:
+            self.manager.vmalloc.free(stack.bottom)
 
     def release_mm(self, mm: AddressSpace) -> None:
         """One user of an address space less; the last one takes it away (mmput)."""
@@ -317,6 +328,8 @@ class Kernel:
             if self.held is not None:
                 release(self, self.held)
                 self.held = None
+            while self._cached_stacks:
+                self.manager.vmalloc.free(self._cached_stacks.pop().bottom)
             self.file_system.close()
 
     @property

@@ -76,7 +76,7 @@ class Commands(click.Group):
         except BrokenPipeError:
             _discard_output()
             return CLOSED_PIPE
-        except click.ClickException:
+        except (click.ClickException, click.exceptions.Exit):  # Exit is how --help ends
             raise
         except Exception as error:
             return _report(error)
@@ -260,8 +260,8 @@ class TraceCommand(ProgramCommand):
     "--events",
     "names",
     metavar="LIST",
-    help="Which events, by default exec,syscall,fault,signal,exit; also insn, access, tlb, walk, cr3, any "
-    "event name of the manual, or all.",
+    help="Which events, by default exec,syscall,fault,signal,exit; also insn, access, tlb, walk, cr3, switch, swap, "
+    "any event name of the manual, or all.",
 )
 @click.option("--user", is_flag=True, help="Of instructions and accesses, only those in user mode.")
 @click.option("--out", metavar="FILE", help="Write to FILE; JSON lines if its name ends in .jsonl.")

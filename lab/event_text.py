@@ -28,7 +28,17 @@ from emu.events import (
     TlbMiss,
 )
 from emu.pte import describe_error_code
-from kernel import ExecEvent, ExitEvent, PageFaultEvent, SignalEvent, SyscallEvent, SyscallExit
+from kernel import (
+    ContextSwitch,
+    CopyOnWrite,
+    ExecEvent,
+    ExitEvent,
+    ForkEvent,
+    PageFaultEvent,
+    SignalEvent,
+    SyscallEvent,
+    SyscallExit,
+)
 
 __all__ = ["describe"]
 
@@ -132,3 +142,20 @@ def _exec(event: ExecEvent) -> str:
 @describe.register
 def _exit(event: ExitEvent) -> str:
     return f"code {event.exit_code}" if event.signal is None else f"signal {event.signal}"
+
+
+@describe.register
+def _fork(event: ForkEvent) -> str:
+    return f"pid {event.child}" + (" shares memory" if event.shares_memory else "")
+
+
+@describe.register
+def _context_switch(event: ContextSwitch) -> str:
+    return f"pid {event.previous} -> {event.next}"
+
+
+@describe.register
+def _copy_on_write(event: CopyOnWrite) -> str:
+    if event.old == event.new:
+        return f"{event.address:#x} pfn {event.old:#x} is nobody else's any more"
+    return f"{event.address:#x} pfn {event.old:#x} -> {event.new:#x}"

@@ -41,6 +41,8 @@ SHORT_NAMES: Final = {
     "fault": ("page_fault",),
     "syscall": ("syscall", "syscall_exit"),
     "cr3": ("cr3_write",),
+    "switch": ("context_switch",),
+    "swap": tuple(name for name in ("swap_in", "swap_out", "reclaim") if name in event_names()),
 }
 """What people call the events that they ask for most."""
 
@@ -57,6 +59,9 @@ COLOURS: Final = {
     "tlb_flush": "magenta",
     "tlb_miss": "blue",
     "page_walk": "blue",
+    "context_switch": "magenta",
+    "cow": "yellow",
+    "fork": "green",
     "exec": "green",
     "exit": "green",
 }

@@ -259,7 +259,9 @@ def test_the_table_for_people_is_on_standard_error() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_fits_the_page_and_ends_with_examples(command: str) -> None:
-    page = cr3(command, "--help").stdout
+    outcome = cr3(command, "--help")
+    assert outcome.exit_code == 0
+    page = outcome.stdout
     assert max(map(len, page.splitlines())) <= 100
     examples = re.findall(r"^  (?! )(.*)$", page.split("Examples:")[1], re.MULTILINE)
     assert examples and all(f"cr3 {command}" in line for line in examples)
