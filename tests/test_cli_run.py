@@ -21,7 +21,7 @@ from kernel import KernelPanic
 from kernel.fault import FaultHandler
 from lab.statistics import schema
 
-COMMANDS = ["run", "trace", "walk", "asm", "profiles"]
+COMMANDS = ["run", "trace", "walk", "maps", "asm", "profiles"]
 LOOP_FOREVER = "_start: jmp _start"
 EXIT_WITH_ARGC = "_start: mov rdi, [rsp]; mov eax, 60; syscall"
 PRINT_SECOND_ARGUMENT = """
@@ -237,6 +237,29 @@ def test_the_lectures_loop_reads_260_and_44_entries_without_a_tlb() -> None:
 def test_with_a_tlb_two_walks_are_left() -> None:
     document = stats(program("sum_loop"), "--until", "done", "--populate")
     assert document["walk"]["by"]["user"] == {"fetch": 1, "data": 1}
+
+
+def test_random_bytes_follow_the_seed() -> None:
+    show = source(
+        """
+    _start:
+        lea     rdi, [rsp - 64]
+        mov     esi, 16
+        xor     edx, edx
+        mov     eax, 318                # getrandom
+        syscall
+        mov     edi, 1
+        lea     rsi, [rsp - 64]
+        mov     edx, 16
+        mov     eax, 1
+        syscall
+        xor     edi, edi
+        mov     eax, 60
+        syscall
+    """
+    )
+    first, again, other = (cr3("run", show, "--seed", seed).stdout for seed in (1, 1, 2))
+    assert first == again != other
 
 
 def test_the_same_seed_gives_the_same_numbers() -> None:
