@@ -22,7 +22,6 @@ from .fetch import (
     ENV_RIP,
     KNOWN,
     PAGE,
-    code_byte,
     code_page,
     let_write,
     may_translate,
@@ -33,10 +32,11 @@ from .fetch import (
 from .native import call, entry, native, words
 from .pte import Access, Pte
 from .records import block_at, entry_at, leave, notify, state_at
+from .refused import is_vmcall, transfers
 from .soft_tlb import drop_page, flush_soft_tlb
 from .state import FETCHED, SCANNED, Engine, Event, Fault, Stop, TlbKind
 from .tlb import find, use
-from .transfer import iretq, physical, read_cr3, smap_window, swapgs, sysretq, write_cr3
+from .transfer import physical
 from .transfer import syscall as enter_system_call
 from .translate import translate
 from .walk import FETCH, WRITE, permitted
@@ -334,95 +334,23 @@ def instruction(uc: Any, va: Any, size: Any, user_data: Any) -> None:
 # --- instructions that need the machine ----------------------------------------------------------------------
 
 
-@native
-def _next(s: Any, size: Any) -> Any:
-    """Go on after an instruction of `size` bytes."""
-    words(s.env)[ENV_RIP] += size
-    return True
-
-
-@native
-def _returns(s: Any) -> Any:
-    """IRETQ: the block counted its five loads; the model makes them, and counts them then."""
-    reads = s.reads
-    s.reads -= 5
-    if iretq(s):
-        return True
-    s.reads = reads
-    return False
-
-
-@native
-def _moves_cr3(s: Any, rip: Any) -> Any:
-    """MOV to and from CR3: [41] 0f 20 or 22, d8 + register. Unicorn refuses them before it reads the last byte."""
-    prefix = 1 if code_byte(s, rip) == 0x41 else 0
-    size = prefix + 3
-    if s.cpl != 0 or (rip & 0xFFF) + size > 4096 or code_byte(s, rip + prefix) != 0x0F:
-        return False
-    operation, operand = code_byte(s, rip + prefix + 1), code_byte(s, rip + prefix + 2)
-    if operand & 0xF8 != 0xD8:
-        return False
-    register = (operand & 7) + 8 * prefix
-    if operation == 0x20:
-        return read_cr3(s, register) and _next(s, size)
-    return operation == 0x22 and write_cr3(s, register) and _next(s, size)
-
-
-@native
-def _transfers(s: Any) -> Any:
-    """Execute the instruction at RIP here, if nothing stands against it: SWAPGS, SYSRETQ, IRETQ, CLAC, STAC, MOV CR3.
-
-    Only where it ends its block, so that nothing behind it has been counted.
-    """
-    rip = words(s.env)[ENV_RIP]
-    left = s.block_va + block_size(s) - rip
-    if s.block_key == 0 or left < 2 or left > 4:
-        return False
-    first, second = code_byte(s, rip), code_byte(s, rip + 1)
-    if first == 0x48 and second == 0xCF:
-        return left == 2 and _returns(s)
-    if s.cpl != 0:
-        return False
-    if first == 0x41 or second & 0xFD == 0x20:
-        return _moves_cr3(s, rip)
-    if left != 3:
-        return False
-    third = code_byte(s, rip + 2)
-    if first == 0x0F and second == 0x01 and third == 0xF8:
-        return swapgs(s) and _next(s, 3)
-    if first == 0x48 and second == 0x0F and third == 0x07:
-        return s.syscalls_enabled != 0 and sysretq(s)
-    if first == 0x0F and second == 0x01 and (third == 0xCA or third == 0xCB):
-        return s.has_smap != 0 and smap_window(s, third & 1) and _next(s, 3)
-    return False
-
-
 @entry(void(word, int32, word))
 def interrupt(uc: Any, number: Any, user_data: Any) -> None:
     """UC_HOOK_INTR: an exception or INT n. Unicorn must forget it, or it would end in a silent double fault."""
     s = state_at(user_data, 0)
     words(s.old_exception)[0] |= 0xFFFFFFFF
-    if number == GENERAL_PROTECTION and not words(s.is_software)[0] & 0xFFFFFFFF and _transfers(s):
+    if number == GENERAL_PROTECTION and not words(s.is_software)[0] & 0xFFFFFFFF and transfers(s):
         return
     leave(s, STOP_INTERRUPT, word(number))
-
-
-@native
-def _is_vmcall(s: Any) -> Any:
-    """Whether the instruction at RIP is VMCALL in the kernel, ending its block: by far the most frequent one."""
-    rip = words(s.env)[ENV_RIP]
-    if s.cpl != 0 or s.block_key == 0 or s.block_va + block_size(s) - rip != 3:
-        return False
-    return code_byte(s, rip) == 0x0F and code_byte(s, rip + 1) == 0x01 and code_byte(s, rip + 2) == 0xC1
 
 
 @entry(boolean(word, word))
 def invalid(uc: Any, user_data: Any) -> Any:
     """UC_HOOK_INSN_INVALID: CLAC, STAC, INVPCID, VMCALL, UD2 ... are the machine's to execute."""
     s = state_at(user_data, 0)
-    if _is_vmcall(s):
+    if is_vmcall(s):
         leave(s, STOP_VMCALL, 0)
-    elif not _transfers(s):
+    elif not transfers(s):
         leave(s, STOP_INVALID, 0)
     return True
 

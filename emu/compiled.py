@@ -24,7 +24,7 @@ __all__ = ["addresses", "cache_file"]
 
 _SOURCES = (
     *("native", "records", "state", "pte", "tlb", "walk", "soft_tlb"),
-    *("translate", "transfer", "fetch", "counting", "callbacks", "delivery", "services"),
+    *("translate", "transfer", "fetch", "counting", "refused", "callbacks", "delivery", "services"),
 )
 _PREFIX = "cr3_"
 _UNUSED_SYMBOLS = (

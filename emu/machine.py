@@ -32,6 +32,7 @@ from .compiled import addresses
 from .control import Control, Msr, is_canonical
 from .cpu import Cpu
 from .cpuid import cpuid
+from .engine import choose_engine
 from .events import (
     Cr3Write,
     ExceptionEvent,
@@ -49,9 +50,8 @@ from .ram import Ram, parse_size
 from .state import Engine, State
 from .trap import Trap, TrapKind
 
-__all__ = ["ENGINES", "Halt", "Machine"]
+__all__ = ["Halt", "Machine"]
 
-ENGINES: Final = ("auto", "trap", "access")
 MASK32: Final = (1 << 32) - 1
 MASK64: Final = (1 << 64) - 1
 NEVER: Final = (1 << 63) - 1
@@ -98,7 +98,7 @@ class Machine:
         self.profile = cpu if isinstance(cpu, Profile) else load_profile(cpu)
         self.costs: Costs = self.profile.costs
         self.tlb_policy = tlb_policy if tlb else "none"
-        chosen = _choose_engine(engine, tlb, tlb_policy)
+        chosen = choose_engine(engine, tlb, tlb_policy)
         code = addresses()
         self.seed = seed
         self.state = State(random=(seed * 0x9E3779B97F4A7C15 + 1) & MASK64 or 1, engine=chosen, levels=4)
@@ -445,14 +445,3 @@ _BASE_REGISTERS: Final[dict[int, Any]] = {
     Msr.FS_BASE: x86.UC_X86_REG_FS_BASE,
     Msr.GS_BASE: x86.UC_X86_REG_GS_BASE,
 }
-
-
-def _choose_engine(engine: str, tlb: bool, tlb_policy: str) -> Engine:
-    """The trap engine sees no hits, so policies that look at hits, and no TLB at all, need the access engine."""
-    if engine not in ENGINES:
-        raise InputError(f"unknown engine {engine!r}; there are {', '.join(ENGINES)}")
-    needs_hits = not tlb or tlb_policy in ("lru", "plru")
-    if engine == "trap" and needs_hits:
-        why = f"the {tlb_policy} policy" if tlb else "a machine without TLB"
-        raise InputError(f"the trap engine sees no TLB hits and cannot model {why}; use --engine access")
-    return Engine.ACCESS if engine == "access" or needs_hits else Engine.TRAP
