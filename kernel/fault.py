@@ -15,7 +15,7 @@ import errno
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
-from emu.pte import PAGE_SIZE, ErrorCode, Pte
+from emu.pte import PAGE_SHIFT, PAGE_SIZE, ErrorCode, Pte
 
 from .address_space import AddressSpace
 from .events import CopyOnWrite, PageFaultEvent
@@ -23,7 +23,7 @@ from .exceptions import Errno
 from .layout import TASK_SIZE
 from .oom import out_of_memory
 from .pte import SPECIAL, is_special, pfn_of, user_pte
-from .vma import AnonVma, Vma, VmaFlag
+from .vma import AnonVma, Backing, Vma, VmaFlag
 
 if TYPE_CHECKING:
     from .kernel import Kernel
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["FaultHandler", "FaultResult"]
 
 PAGE_MASK: Final = ~(PAGE_SIZE - 1)
+FAULT_AROUND: Final = 16 * PAGE_SIZE
+"""fault_around_bytes, mm/memory.c."""
 WRITE, FETCH = int(ErrorCode.W), int(ErrorCode.I)
 PRESENT, WRITABLE, NO_EXECUTE, DIRTY = int(Pte.P), int(Pte.W), int(Pte.NX), int(Pte.D)
 
@@ -175,6 +177,8 @@ class FaultHandler:
     def _do_fault(self, mm: AddressSpace, vma: Vma, va: int, pte: int, error_code: int) -> FaultResult:
         """A page of the page cache; a private one that is written is copied at once (do_cow_fault)."""
         assert vma.backing is not None
+        if not error_code & WRITE and self._fault_around(mm, vma, vma.backing, va, pte):
+            return FaultResult.FILE
         cached = vma.backing.page(vma.index(va))
         if cached is None:
             raise Errno(errno.EFAULT)
@@ -183,11 +187,29 @@ class FaultHandler:
             self._memory.copy_frame(pfn, cached)
             self._memory.store64(pte, user_pte(pfn, vma.flags, dirty=True))
             return FaultResult.FILE
-        self._pages.map(cached, mm, va)
-        writable = vma.flags & (VmaFlag.SHARED | VmaFlag.WRITE) == VmaFlag.SHARED | VmaFlag.WRITE
-        dirty = error_code & WRITE != 0
-        self._memory.store64(pte, user_pte(cached, vma.flags, writable=writable, dirty=dirty))
+        self._map_cached(mm, vma, va, pte, cached, dirty=error_code & WRITE != 0)
         return FaultResult.FILE
+
+    def _map_cached(self, mm: AddressSpace, vma: Vma, va: int, pte: int, pfn: int, *, dirty: bool) -> None:
+        self._pages.map(pfn, mm, va)
+        writable = vma.flags & (VmaFlag.SHARED | VmaFlag.WRITE) == VmaFlag.SHARED | VmaFlag.WRITE
+        self._memory.store64(pte, user_pte(pfn, vma.flags, writable=writable, dirty=dirty))
+
+    def _fault_around(self, mm: AddressSpace, vma: Vma, backing: Backing, va: int, pte: int) -> bool:
+        """Map what the page cache has of the 16 pages around, so that they need no fault (do_fault_around).
+
+        Returns whether the page itself was among them.
+        """
+        first = max(va & -FAULT_AROUND, vma.start)
+        beyond = backing.size + PAGE_SIZE - 1 >> PAGE_SHIFT
+        for at in range(first, min((va & -FAULT_AROUND) + FAULT_AROUND, vma.end), PAGE_SIZE):
+            index = vma.index(at)
+            place = pte + 8 * ((at - va) >> PAGE_SHIFT)
+            if index < beyond and backing.is_cached(index) and not self._memory.load64(place):
+                cached = backing.page(index)
+                assert cached is not None
+                self._map_cached(mm, vma, at, place, cached, dirty=False)
+        return self._memory.load64(pte) != 0
 
     # --- copy-on-write ----------------------------------------------------------------------------------------------
 

@@ -79,7 +79,7 @@ def _copy_vma(old: AddressSpace, new: AddressSpace, vma: Vma) -> None:
         old.manager.overcommit.charge(vma.pages)
     wiped = vma.flags & VmaFlag.WIPE_ON_FORK
     anon = AnonVma(forked=True) if vma.anon_vma and not wiped else None
-    new.add(replace(vma, flags=vma.flags & ~VmaFlag.LOCK_MASK, anon_vma=anon))
+    new.add(replace(vma, flags=vma.flags & ~VmaFlag.LOCK_MASK, anon_vma=anon), merge=False)
     if vma.anon_vma and not wiped:  # else everything can be had again by a fault (vma_needs_copy)
         _copy_entries(old, new, vma)
 

@@ -204,7 +204,7 @@ class Kernel:
         Raises InputError for an image that does not fit the user half, or for which there is no memory.
         """
         arguments = tuple(argv) if argv is not None else (image.path,)
-        with self._kernel_mode():
+        with self.kernel_mode():
             try:
                 return self._spawn(image, arguments)
             except Errno:
@@ -317,7 +317,7 @@ class Kernel:
 
     def close(self) -> None:
         """End every process that is still there; afterwards nothing is allocated that was not after boot."""
-        with self._kernel_mode():
+        with self.kernel_mode():
             self._hold_first = False
             for process in self.processes:
                 if process.alive:
@@ -355,7 +355,7 @@ class Kernel:
         return {name: count for name, count in left.items() if count}
 
     @contextmanager
-    def _kernel_mode(self) -> Iterator[None]:
+    def kernel_mode(self) -> Iterator[None]:
         """For work that people ask for between runs: the machine may have been stopped in user mode."""
         cpl = self.machine.cpl
         self.machine.set_cpl(0)

@@ -80,6 +80,9 @@ def _change(mm: AddressSpace, vma: Vma, start: int, end: int, flags: int) -> Non
     if becomes.counts_as_committed and not vma.flags & (VmaFlag.ACCOUNT | VmaFlag.WRITE):
         mm.manager.overcommit.charge(becomes.pages)
         flags |= VmaFlag.ACCOUNT
+    elif vma.flags & VmaFlag.ACCOUNT and not flags & VmaFlag.WRITE and vma.backing is None and vma.anon_vma is None:
+        mm.manager.overcommit.uncharge(becomes.pages)  # nothing was ever written here, and nothing will be
+        flags &= ~VmaFlag.ACCOUNT
     _change_entries(mm, change_flags(mm, start, end, flags), start, end)
 
 

@@ -117,7 +117,7 @@ def _move_all(mm: AddressSpace, old: int, size: int, flags: int, new: int) -> in
 
 def _move_to(mm: AddressSpace, old: int, old_size: int, new_size: int, flags: int, new: int) -> int:
     """Move to a chosen place; what was there is unmapped first (mremap_to). Raises Errno."""
-    vma = _movable(mm, old, old_size, new_size)
+    vma = _movable(mm, old, min(old_size, new_size) if old_size else 0, new_size)
     if flags & FIXED:
         if new < MMAP_MIN_ADDR:
             raise Errno(errno.EPERM)
@@ -140,7 +140,11 @@ def _move(mm: AddressSpace, vma: Vma, old: int, old_size: int, new_size: int, ne
     if vma.backing is None and vma.anon_vma is None:
         offset = new >> PAGE_SHIFT  # nothing in it yet: it may be numbered as if it had always been here
     mm.add(replace(vma, start=new, end=new + new_size, page_offset=offset))
-    _move_entries(mm, old, new, old_size)
+    try:
+        _move_entries(mm, old, new, old_size)
+    except Errno:  # no memory for a page table
+        mm.unmap(new, new_size)
+        raise
     if keep:
         _leave_empty(mm, vma, old, old_size)
     elif old_size:

@@ -1,4 +1,4 @@
-"""Fixtures. Every kernel made here is checked for leaks when its test ends."""
+"""Fixtures. Every kernel made here is checked for leaks when its test ends, and before for what does not agree."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 from emu import Machine
 from emu.image import Image
 from kernel import Kernel, Result
+from kernel.consistency import inconsistencies
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ def make_kernel() -> Iterator[MakeKernel]:
 
     yield make
     for kernel in kernels:
+        assert inconsistencies(kernel) == [], "the books do not agree"
         kernel.close()
         assert kernel.leaks() == {}, "something leaked"
 

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from conftest import MakeKernel
 from native import build_native, ptrace
 
 from emu.elf import load_elf
@@ -90,7 +89,7 @@ def _follow(pid: int, stdout: BinaryIO) -> Ending:
     stdout.seek(0)
     signal = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
     code = os.WEXITSTATUS(status) if signal is None else None
-    return Ending(stdout.read().decode(), code, signal, address if signal else None, space, faults - before)
+    return Ending(stdout.read().decode("latin-1"), code, signal, address if signal else None, space, faults - before)
 
 
 def _minor_faults(pid: int) -> int:
@@ -110,28 +109,23 @@ def space_of(maps: str) -> tuple[Mapped, ...]:
     return tuple((start, end, rights) for start, end, rights, name in ours if not name.startswith(("[v", "[uprobes")))
 
 
-def run_under_cr3(source: str, make_kernel: MakeKernel, stdin: bytes = b"", **options: int | str) -> Ending:
-    """Run a program, linked for the real kernel, under cr3."""
-    with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as given:
-        given.write(stdin)
-        given.seek(0)
-        kernel: Kernel = make_kernel(options, stdin=given, stdout=stdout)
-        addresses: list[int | None] = [None]
-        process = kernel.spawn(load_elf(build_native(source)))
+def run_under_cr3(source: str, kernel: Kernel) -> Ending:
+    """Run a program, linked for the real kernel, under cr3. What the kernel's stdout is gets what it prints."""
+    process = kernel.spawn(load_elf(build_native(source)))
+    exec_faults = process.mm.faults_of_exec
+    addresses: list[int | None] = [None]
 
-        exec_faults = process.mm.faults_of_exec
+    def note(event: SignalEvent) -> None:
+        if event.pid == process.pid and event.signal in FAULTS:
+            addresses.append(event.address)
 
-        def note(event: SignalEvent) -> None:
-            if event.pid == process.pid and event.signal in FAULTS:
-                addresses.append(event.address)
-
-        kernel.on("signal", note)
-        kernel.run()
-        stdout.seek(0)
-        text, address = stdout.read().decode(), addresses[-1] if process.signal in FAULTS else None
-        return Ending(
-            text, process.exit_code, process.signal, address, _space(process), process.minor_faults - exec_faults
-        )
+    kernel.on("signal", note)
+    kernel.run()
+    kernel.stdout.seek(0)
+    address = addresses[-1] if process.signal in FAULTS else None
+    faults = process.minor_faults - exec_faults
+    text = kernel.stdout.read().decode("latin-1")
+    return Ending(text, process.exit_code, process.signal, address, _space(process), faults)
 
 
 def _space(process: Process) -> tuple[Mapped, ...]:

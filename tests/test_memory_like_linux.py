@@ -7,6 +7,8 @@ the number of page faults.
 
 from __future__ import annotations
 
+import io
+
 import pytest
 from conftest import MakeKernel
 from memory_cases import MEMORY_CASES
@@ -23,6 +25,7 @@ pytestmark = [pytest.mark.native, requires_native]
 @pytest.mark.parametrize("case", CASES)
 def test_memory_is_what_it_is_under_the_real_kernel(case: str, make_kernel: MakeKernel) -> None:
     source = memory_program(CASES[case])
-    native, ours = run_natively(source, STDIN), run_under_cr3(source, make_kernel, STDIN)
+    kernel = make_kernel(stdin=io.BytesIO(STDIN), stdout=io.BytesIO())
+    native, ours = run_natively(source, STDIN), run_under_cr3(source, kernel)
     assert ours == native
     assert ours.minor_faults == native.minor_faults

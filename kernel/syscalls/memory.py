@@ -161,7 +161,7 @@ def mremap(kernel: Kernel, old: int, old_size: int, new_size: int, flags: int, n
     start = remapping.mremap(mm, old, old_size, new_size, flags, new)
     vma = mm.vmas.find(start)
     if vma is not None and vma.flags & VmaFlag.LOCKED and new_size > old_size:
-        kernel.faults.populate(kernel.current, start, start + page_align(new_size))
+        kernel.faults.populate(kernel.current, start + page_align(old_size), start + page_align(new_size))
     return start
 
 
