@@ -39,7 +39,7 @@ def _moves_cr3(s: Any, rip: Any) -> Any:
     """MOV to and from CR3: [41] 0f 20 or 22, d8 + register. Unicorn refuses them before it reads the last byte."""
     prefix = 1 if code_byte(s, rip) == 0x41 else 0
     size = prefix + 3
-    if s.cpl != 0 or (rip & 0xFFF) + size > 4096 or code_byte(s, rip + prefix) != 0x0F:
+    if s.cpl != 0 or s.single_step or (rip & 0xFFF) + size > 4096 or code_byte(s, rip + prefix) != 0x0F:
         return False
     operation, operand = code_byte(s, rip + prefix + 1), code_byte(s, rip + prefix + 2)
     if operand & 0xF8 != 0xD8:
