@@ -178,6 +178,7 @@ SAMPLE = sorted(path for path in PROGRAMS.glob("*.asm") if path.stem not in ("sp
 MEANINGFUL = ("instructions", "accesses", "tlb", "walk", "faults", "cr3_writes", "syscalls", "cycles")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", SAMPLE, ids=lambda path: path.stem)
 def test_isolation_changes_no_result_and_both_engines_count_the_same(path: Path, run_image: Any) -> None:
     image = assemble(path)
