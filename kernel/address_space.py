@@ -253,10 +253,8 @@ class AddressSpace:
 
     def _unlink_tables(self, start: int, end: int) -> list[int]:
         """Take out the tables that serve only this range and the free ranges around it (free_pgtables)."""
-        below = self.vmas.overlapping(0, start)
-        above = self.vmas.find_next(end)
-        floor = below[-1].end if below else 0
-        return self.page_table.unlink_tables(floor, above.start if above else TASK_SIZE + PAGE_SIZE)
+        below, above = self.vmas.find_previous(start), self.vmas.find_next(end)
+        return self.page_table.unlink_tables(below.end if below else 0, above.start if above else TASK_SIZE + PAGE_SIZE)
 
     def drop(self, va: int, entry: int) -> None:
         """Let go of what an entry held, which the TLB has forgotten already."""

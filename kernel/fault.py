@@ -248,7 +248,7 @@ class FaultHandler:
             return True
         if self._pages.refcount(pfn) > 1:
             return False
-        self._pages.set_exclusive(pfn, True)
+        self._pages.set_exclusive(pfn)
         return True
 
 

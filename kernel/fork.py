@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from emu.control import Msr
-from emu.pte import Pte
+from emu.pte import INDEX_MASK, PAGE_SHIFT, PAGE_SIZE, Pte
 
 from .address_space import AddressSpace
 from .events import ForkEvent
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["Clone", "copy_process", "dup_mm"]
 
 W, A = int(Pte.W), int(Pte.A)
+TABLE_SHIFT: Final = 21
+"""One page table serves 2 MiB."""
 
 
 class Clone:
@@ -88,8 +90,11 @@ def _copy_entries(old: AddressSpace, new: AddressSpace, vma: Vma) -> None:
     """Share every page of a VMA, read-only where it is private (copy_pte_range). Raises Errno(ENOMEM)."""
     memory, pages = old.manager.memory, old.manager.pages
     is_private = not vma.flags & VmaFlag.SHARED
+    table, reached = 0, -1
     for va, entry, pte in list(old.page_table.leaves(vma.start, vma.end)):
-        place = new.page_table.make_entry(va)
+        if va >> TABLE_SHIFT != reached:  # once a table: its entries lie side by side
+            table, reached = new.page_table.make_entry(va) & -PAGE_SIZE, va >> TABLE_SHIFT
+        place = table + 8 * (va >> PAGE_SHIFT & INDEX_MASK)
         if is_private and entry & W:
             entry &= ~W
             memory.store64(pte, entry)
@@ -97,8 +102,7 @@ def _copy_entries(old: AddressSpace, new: AddressSpace, vma: Vma) -> None:
         if is_mapped(entry) and not is_special(entry):
             pfn = pfn_of(entry)
             pages.map(pfn, new, va)
-            if pages.is_anonymous(pfn):
-                pages.set_exclusive(pfn, False)
+            pages.share(pfn)
 
 
 # --- the process ----------------------------------------------------------------------------------------------------

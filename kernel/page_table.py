@@ -7,9 +7,10 @@ everything; what a page permits is decided by its own entry, as in Linux (_PAGE_
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 from typing import Final
+
+import numpy as np
 
 from emu.pte import ADDRESS_MASK, INDEX_MASK, PAGE_SHIFT, PAGE_SIZE, Pte
 
@@ -136,10 +137,9 @@ class PageTable:
     @staticmethod
     def _used(memory: PhysicalMemory, table: int, indices: range) -> Iterator[tuple[int, int]]:
         """(index, entry) of the entries among consecutive ones of a table that hold anything."""
-        data = memory.read(table + 8 * indices.start, 8 * len(indices))
-        for index, (entry,) in zip(indices, struct.iter_unpack("<Q", data), strict=True):
-            if entry:
-                yield index, entry
+        entries = np.frombuffer(memory.read(table + 8 * indices.start, 8 * len(indices)), dtype="<u8")
+        used = np.flatnonzero(entries)
+        yield from zip((used + indices.start).tolist(), entries[used].tolist(), strict=True)
 
     def leaves(self, start: int, end: int, memory: PhysicalMemory | None = None) -> Iterator[tuple[int, int, int]]:
         """(va, PTE, physical address of the PTE) of every PTE from `start` up to `end` that holds anything.

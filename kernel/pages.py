@@ -145,8 +145,13 @@ class Pages:
         """Whether a mapped frame holds anonymous memory, not a page of a file (PageAnon)."""
         return self._memory.load_va(VMEMMAP + STRUCT_PAGE_SIZE * pfn + FLAGS) & ANONYMOUS != 0
 
-    def set_exclusive(self, pfn: int, exclusive: bool) -> None:
-        """Fork shares an anonymous page; who writes to it last has it alone again."""
-        self._memory.store_va(
-            VMEMMAP + STRUCT_PAGE_SIZE * pfn + FLAGS, ANONYMOUS | (ANON_EXCLUSIVE if exclusive else 0)
-        )
+    def share(self, pfn: int) -> None:
+        """One more process has this page: if it is anonymous, nobody has it alone any more."""
+        va = VMEMMAP + STRUCT_PAGE_SIZE * pfn + FLAGS
+        flags = self._memory.load_va(va)
+        if flags & ANON_EXCLUSIVE:
+            self._memory.store_va(va, flags & ~ANON_EXCLUSIVE)
+
+    def set_exclusive(self, pfn: int) -> None:
+        """Nobody else has this anonymous page any more."""
+        self._memory.store_va(VMEMMAP + STRUCT_PAGE_SIZE * pfn + FLAGS, ANONYMOUS | ANON_EXCLUSIVE)

@@ -230,6 +230,11 @@ class VmaSet:
             index -= 1
         return values[index] if index < len(values) else None
 
+    def find_previous(self, va: int) -> Vma | None:
+        """The last VMA that begins below an address."""
+        index = self._by_start.bisect_left(va)
+        return self._by_start.values()[index - 1] if index else None
+
     def overlapping(self, start: int, end: int) -> list[Vma]:
         """All VMAs that share a page with a range."""
         first = self._by_start.bisect_right(start)

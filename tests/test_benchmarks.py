@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.engines import ENGINES
+from benchmarks.kernel import BENCHES, measure
 from benchmarks.programs import PROGRAMS
 
 ROOT = Path(__file__).parent.parent
@@ -33,6 +34,13 @@ def test_every_engine_runs_every_program_at_some_speed(numbers):
 def test_means_system_calls_faults_and_start_up_are_positive(numbers):
     assert min(numbers["means"].values()) > 0
     assert min(numbers["single"].values()) > 0
+
+
+@pytest.mark.slow
+def test_the_benches_of_the_kernel_do_what_they_count():
+    for bench in BENCHES:
+        rate, growth = measure(bench, repetitions=1, share=64)
+        assert rate > 0 and (growth is None) != bench.linear
 
 
 def test_a_file_that_cannot_be_written_is_refused_before_anything_is_measured(tmp_path):
