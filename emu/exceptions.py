@@ -48,6 +48,10 @@ class AssemblyError(InputError):
         shown = f"\n    {text.strip()}" if text.strip() else ""
         super().__init__(f"{place}: {message}{shown}")
 
+    def __reduce__(self) -> tuple[type[AssemblyError], tuple[str, int, int, str, str]]:
+        """Pickles as it was made, so that it can come from another process."""
+        return AssemblyError, (self.path, self.line, self.column, self.message, self.text)
+
 
 class ImageError(InputError):
     """An ELF file is damaged, is not a static x86-64 executable, or a named file is no program at all."""

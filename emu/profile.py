@@ -11,7 +11,7 @@ one part. Each value in it is cited, or is an assumption that says why (`provena
 (1536, 12, 128, 'xor')
 >>> skylake.costs.stlb_hit, skylake.value("costs.stlb_hit").source[:41]
 (9, "Intel's top-down metrics, Linux tools/per")
->>> skylake.value("costs.swapgs").is_assumption
+>>> skylake.value("costs.wrmsr").is_assumption
 True
 
 A profile is added by a file; docs/profiles.md shows a whole one. Its keys are the field names here.

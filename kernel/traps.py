@@ -64,8 +64,9 @@ FLOATING_POINT_CODES: Final = (
 )
 """Invalid, divide by zero, overflow, denormal or underflow, precision: the first that was raised is told
 (fpu__exception_code)."""
-SYSCALL_WORK: Final = 20
-"""Cycles of do_syscall_64 itself. Assumption: some 60 instructions between the entry code and the call's own body."""
+SYSCALL_WORK: Final = 10
+"""Cycles of do_syscall_64 and of a call's own body. Fitted, with the profiles' `costs.swapgs`, to a null system call
+without page-table isolation: 115 to 150 cycles (K. Garloff, 2018)."""
 FAULT_WORK: Final = 120
 """Cycles of the page-fault path without its memory accesses. Assumption: half of the 250 that Torvalds counted for the
 whole software part of a Haswell zero-page fault (2014); the other half is in the accesses that are modelled."""

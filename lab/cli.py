@@ -22,6 +22,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, TextIO
 
 import click
 
+from .cli_compare import compare, validate
 from .memory_commands import maps, walk
 from .options import (
     ExampleCommand,
@@ -374,3 +375,9 @@ def profiles(profile: str | None, as_json: bool) -> None:
         render_profile(profile, console(sys.stdout))
     else:
         render_overview(console(sys.stdout))
+
+
+# --- what is in files of its own ----------------------------------------------------------------------
+
+for _command in (compare, validate):
+    cli.add_command(_command)

@@ -24,6 +24,7 @@ from typing import Any, Final, Literal
 import click
 
 __all__ = [
+    "ARGUMENTS",
     "MAX_INSTRUCTIONS",
     "ExampleCommand",
     "Options",
