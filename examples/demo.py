@@ -3,9 +3,11 @@
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 BIN = Path(sys.executable).parent
+PLOT = " --plot null_syscall.svg" if find_spec("matplotlib") else ""
 STEPS = (
     ("Real machine code, over real page tables, under a kernel written in Python:", "cr3 run programs/hello.asm"),
     ("The lecture's translation numbers, with and without a TLB:", "python examples/lecture_numbers.py"),
@@ -15,9 +17,15 @@ STEPS = (
         "cr3 trace programs/hello.asm --events fault,syscall",
     ),
     ("Two engines, one model: every counter is the same.", "python examples/engines_agree.py"),
+    (
+        "What page-table isolation costs a program that does nothing but system calls:",
+        f"cr3 compare programs/null_syscall.asm{PLOT}",
+    ),
 )
 
 environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}"}
 for title, command in STEPS:
     print(f"\n# {title}\n$ {command}", flush=True)
     subprocess.run(command.split(), env=environment, check=True)
+if PLOT:
+    print("\nThe same as a picture: null_syscall.svg")

@@ -22,7 +22,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, TextIO
 
 import click
 
-from .cli_compare import compare, validate
+from .compare_commands import compare, validate
 from .memory_commands import maps, walk
 from .options import (
     ExampleCommand,
@@ -147,8 +147,8 @@ def cli(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-cli.add_command(maps)
-cli.add_command(walk)
+for _command in (compare, maps, validate, walk):
+    cli.add_command(_command)
 
 
 def main() -> None:
@@ -375,9 +375,3 @@ def profiles(profile: str | None, as_json: bool) -> None:
         render_profile(profile, console(sys.stdout))
     else:
         render_overview(console(sys.stdout))
-
-
-# --- what is in files of its own ----------------------------------------------------------------------
-
-for _command in (compare, validate):
-    cli.add_command(_command)

@@ -28,7 +28,19 @@ from .parallel import in_parallel
 from .session import Session
 from .statistics import document as statistics_document
 
-__all__ = ["Comparison", "Outcome", "Run", "compare", "crossed", "document", "label", "run_once", "schema", "standard"]
+__all__ = [
+    "Comparison",
+    "Job",
+    "Outcome",
+    "Run",
+    "compare",
+    "crossed",
+    "document",
+    "label",
+    "run_once",
+    "schema",
+    "standard",
+]
 
 SCHEMA: Final = "cr3.compare/1"
 SWITCH: Final = {True: "on", False: "off"}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from emu import InputError
 
 from .compare import Comparison
-from .compare_view import cause_name, causes
+from .compare_view import CAUSES, cause_name, causes
 
 if TYPE_CHECKING:
     from .compare_curve import Curves
@@ -28,6 +28,8 @@ PALETTE: Final = (
     *("#4e79a7", "#f28e2b", "#e15759", "#b07aa1", "#76b7b2", "#59a14f"),
     *("#edc948", "#9c755f", "#ff9da7", "#bab0ac", "#d0d0d0"),
 )
+COLOURS: Final = dict(zip(CAUSES, PALETTE, strict=True))
+"""A cause has the same colour in every picture."""
 PAGE: Final = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{title}</title>
 <body style="margin: 2em; font-family: sans-serif"><img alt="{title}" src="data:image/svg+xml;base64,{picture}"></body>
@@ -82,23 +84,25 @@ def _stacked(
     bars: Sequence[tuple[str, dict[str, float]]], notes: Sequence[str], title: str, unit: str, suffix: str
 ) -> bytes:
     """Draw horizontal bars with a colour for each cause, and a note behind each bar."""
-    found = dict.fromkeys(cause for _name, parts in bars for cause in parts)
+    named = {cause for _name, parts in bars for cause in parts}
+    found = [cause for cause in CAUSES if cause in named] + sorted(named - CAUSES.keys())
     figure, axes = _figure(height=1.9 + 0.42 * len(bars))
     places = range(len(bars))
     left = [0.0] * len(bars)
     most = max(sum(parts.values()) for _name, parts in bars)
-    for number, cause in enumerate(found):
+    for cause in found:
         widths = [parts.get(cause, 0) for _name, parts in bars]
         if max(widths) < most / 500:  # too thin to see
             continue
-        colour = PALETTE[number % len(PALETTE)]
+        colour = COLOURS.get(cause, PALETTE[-1])
         axes.barh(places, widths, left=left, color=colour, label=cause_name(cause), height=0.7)
         left = [start + width for start, width in zip(left, widths, strict=True)]
     for place, end, note in zip(places, left, notes, strict=True):
         axes.annotate(note, (end, place), xytext=(5, 0), textcoords="offset points", va="center", fontsize=9)
     axes.set_yticks(places, [name for name, _parts in bars], fontsize=9)
     axes.invert_yaxis()
-    axes.set_xlim(0, most * 1.12)
+    axes.set_xlim(0, most * 1.2)
+    axes.margins(y=0.02)
     axes.set_xlabel(unit)
     axes.set_title(title, loc="left", fontsize=11)
     axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))

@@ -16,10 +16,13 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-__all__ = ["CAUSES", "ProgramReport", "cause_name", "causes", "faults", "new_table", "write_csv"]
+__all__ = ["CAUSES", "ProgramReport", "cause_name", "causes", "faults", "new_table", "print_table", "write_csv"]
 
 SIDE_BY_SIDE: Final = 5
 """Machines up to which every one has a column."""
+
+WIDEST: Final = 250
+"""Columns of a table that nobody looks at on a terminal."""
 
 OFTEN: Final = 100
 """Operations from which on it says something what one of them takes."""
@@ -96,7 +99,7 @@ class ProgramReport:
         first = self.comparison.runs[0].outcomes[0]
         console.print(f"{' '.join(self.comparison.program)}: {first.behaviour()}\n", soft_wrap=True)
         few = len(self.comparison.runs) <= SIDE_BY_SIDE
-        console.print((_side_by_side if few else _one_a_line)(self.comparison))
+        print_table((_side_by_side if few else _one_a_line)(self.comparison), console)
 
     def write_csv(self, file: IO[str]) -> None:
         """Write a row for each run and seed."""
@@ -109,7 +112,15 @@ class ProgramReport:
         return draw_bars(self.comparison, suffix)
 
 
+def print_table(table: Table, console: Console) -> None:
+    """Print a table, in a pipe or a file as wide as it wants to be."""
+    if not console.is_terminal:
+        console.width = max(console.width, WIDEST)
+    console.print(table)
+
+
 def new_table() -> Table:
+    """Return an empty table in the style of all of them."""
     from rich.table import Table
 
     return Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
@@ -117,7 +128,7 @@ def new_table() -> Table:
 
 def _side_by_side(comparison: Comparison) -> Table:
     table = new_table()
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for run in comparison.runs:
         table.add_column(run.name.replace(" ", "\n") if "=" in run.name else run.name, justify="right")
     for name, cells in _rows(comparison):
@@ -132,10 +143,10 @@ def _rows(comparison: Comparison) -> Iterator[tuple[str, list[str]]]:
     if len(runs[0].outcomes) > 1:
         for which in ("min", "max"):
             yield f"  {which} of {len(runs[0].outcomes)} seeds", [f"{run.spread()[which]:,}" for run in runs]
-    yield "over the first", [_overhead(comparison, run) for run in runs]
+    yield "overhead", [_overhead(comparison, run) for run in runs]
     for operation, count in (("system call", EVENTS["system calls"]), ("page fault", faults)):
         if all(count(run.stats) >= OFTEN for run in runs):
-            yield f"cycles a {operation}", [f"{run.cycles / count(run.stats):,.1f}" for run in runs]
+            yield f"cycles each {operation}", [f"{run.cycles / count(run.stats):,.1f}" for run in runs]
             added = ((run.cycles - runs[0].cycles) / count(run.stats) for run in runs)
             yield "  more than the first", [f"{more:+,.1f}" if more else "" for more in added]
     yield "cycles by cause", [""] * len(runs)
@@ -150,8 +161,8 @@ def _rows(comparison: Comparison) -> Iterator[tuple[str, list[str]]]:
 
 def _one_a_line(comparison: Comparison) -> Table:
     table = new_table()
-    heads = ("cycles", "over the first", "a system call", "CR3 writes", "TLB and walks", "the rest", "walks")
-    table.add_column("")
+    heads = ("cycles", "overhead", "each call", "CR3 writes", "TLB, walks", "the rest")
+    table.add_column("", no_wrap=True)
     for head in heads:
         table.add_column(head, justify="right")
     for run in comparison.runs:
@@ -164,7 +175,6 @@ def _one_a_line(comparison: Comparison) -> Table:
             _overhead(comparison, run),
             f"{run.cycles / max(EVENTS['system calls'](run.stats), 1):,.1f}",
             *(_number(cycles) for cycles in (writes, translation, run.cycles - writes - translation)),
-            _number(run.stats["walk"]["count"]),
         )
     return table
 

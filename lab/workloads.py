@@ -156,10 +156,10 @@ def forks(count: int) -> Workload:
         mov     eax, 61                 # wait4(child, 0, 0, 0)
         syscall"""
     rest = """
-child:  xor     edi, edi"""
-    return Workload(
-        "fork and exit", "fork(), the child's exit(), wait4()", "child", count, _program("", loop, count, rest=rest)
-    )
+        nop                             # the child does not pass `end`
+child:"""
+    source = _program("", loop, count, rest=rest)
+    return Workload("fork and exit", "fork(), the child's exit(), wait4()", "child", count, source)
 
 
 def pipe_tokens(count: int) -> Workload:
@@ -227,11 +227,5 @@ def dont_need(count: int, pages: int) -> Workload:
         mov     edx, 8
         mov     eax, 1                  # write(1, sum, 8)
         syscall"""
-    name = f"madvise {pages}"
-    return Workload(
-        name,
-        f"madvise(MADV_DONTNEED) of {pages} pages",
-        "call",
-        count,
-        _program(setup, loop, count, bss=pages * PAGE, rest=rest),
-    )
+    source = _program(setup, loop, count, bss=pages * PAGE, rest=rest)
+    return Workload(f"madvise {pages}", f"madvise(MADV_DONTNEED) of {pages} pages", "call", count, source)

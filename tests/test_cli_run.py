@@ -21,7 +21,7 @@ from kernel import KernelPanic
 from kernel.fault import FaultHandler
 from lab.statistics import schema
 
-COMMANDS = ["run", "trace", "walk", "maps", "asm", "profiles"]
+COMMANDS = ["run", "trace", "walk", "maps", "asm", "profiles", "compare", "validate"]
 LOOP_FOREVER = "_start: jmp _start"
 EXIT_WITH_ARGC = "_start: mov rdi, [rsp]; mov eax, 60; syscall"
 PRINT_SECOND_ARGUMENT = """

@@ -25,7 +25,9 @@ LIMIT: Final = 124
 class Report(Protocol):
     """What was measured, in all the forms that people may ask for."""
 
-    is_complete: bool
+    @property
+    def is_complete(self) -> bool:
+        """Whether every run came to its end."""
 
     def difference(self) -> str | None:
         """What a program did otherwise on one of the machines; None: nothing."""
@@ -53,7 +55,7 @@ class Matrix(click.ParamType):  # type: ignore[type-arg]
 
     name = "matrix"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, list[Any]]:
+    def convert(self, value: Any, _param: click.Parameter | None, ctx: click.Context | None) -> dict[str, list[Any]]:
         """Read it with the options' own types, which refuse what they would refuse alone."""
         assert ctx is not None
         key, equals, values = str(value).partition("=")
@@ -103,7 +105,10 @@ def _key(field: str) -> str:
             "cr3 compare programs/fib.asm --matrix pti=off,on --matrix cpu=skylake,broadwell",
             "Any cross of machine options; the first one is the baseline.",
         ),
-        ("cr3 compare programs/sieve.asm --repeat 3 --csv sieve.csv --json sieve.json", "For spreadsheets and scripts."),
+        (
+            "cr3 compare programs/sieve.asm --repeat 3 --csv sieve.csv --json sieve.json",
+            "For spreadsheets and scripts.",
+        ),
         ("cr3 compare --help", "Without a program: a suite of six workloads; --curve: overhead by rate."),
     ],
 )
@@ -151,7 +156,9 @@ def compare(
         check_plot(plot_file)
     with ExitStack() as files:
         outputs = [_output(name, files) for name in (json_file, csv_file, plot_file)]
-        report = _measure(options, axes, stdin_file.read() if stdin_file else b"", curve=curve, repeat=repeat, jobs=jobs)
+        report = _measure(
+            options, axes, stdin_file.read() if stdin_file else b"", curve=curve, repeat=repeat, jobs=jobs
+        )
         report.render(console(sys.stderr if json_file == "-" else sys.stdout))
         json_output, csv_output, plot_output = outputs
         if json_output is not None:
