@@ -17,7 +17,7 @@ from .limits import Limits, Resource
 from .memory import PhysicalMemory
 from .memory_manager import MemoryManager
 from .page_table import PageTable
-from .pte import P, W, is_mapped, is_special, pfn_of
+from .pte import D, P, W, is_mapped, is_special, is_swap, pfn_of, swap_place
 from .vma import Backing, Vma, VmaFlag, VmaSet
 
 if TYPE_CHECKING:
@@ -259,7 +259,9 @@ class AddressSpace:
     def drop(self, va: int, entry: int) -> None:
         """Let go of what an entry held, which the TLB has forgotten already."""
         if is_mapped(entry) and not is_special(entry):
-            self.manager.pages.unmap(pfn_of(entry), self, va)
+            self.manager.pages.unmap(pfn_of(entry), self, va, dirty=entry & D != 0)
+        elif is_swap(entry):
+            self.manager.swap.drop(swap_place(entry)[1])
 
     def destroy(self) -> None:
         """Give everything back (exit_mmap). The address space must not be the one that is loaded."""
@@ -296,6 +298,13 @@ class AddressSpace:
             is_mapped(entry) and not is_special(entry)
             for vma in self.vmas
             for _, entry, _ in self.page_table.leaves(vma.start, vma.end, plain)
+        )
+
+    def swapped(self) -> int:
+        """Pages that are in swap; looking has no effect."""
+        plain = self.manager.early
+        return sum(
+            is_swap(entry) for vma in self.vmas for _, entry, _ in self.page_table.leaves(vma.start, vma.end, plain)
         )
 
     def name_of(self, vma: Vma) -> str:

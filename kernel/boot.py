@@ -38,6 +38,8 @@ from .overcommit import Overcommit
 from .page_table import PageTable
 from .pages import STRUCT_PAGE_SIZE, Pages
 from .pti import kernel_flags, map_trampoline
+from .swap import Swap
+from .swap_device import SwapDevice
 from .vmalloc import Vmalloc
 
 __all__ = ["Booted", "boot"]
@@ -86,7 +88,9 @@ class Booted:
     percpu: int
 
 
-def boot(machine: Machine, *, pcid: bool, asid: str = "pcid", pti: bool = False) -> Booted:
+def boot(
+    machine: Machine, *, pcid: bool, asid: str = "pcid", pti: bool = False, swap: SwapDevice | None = None
+) -> Booted:
     """Bring a machine from power-on to a kernel that can run processes. Raises InputError if RAM is too small."""
     frames = FrameAllocator(first=1, count=(machine.ram.size >> PAGE_SHIFT) - 1)
     features = machine.profile.features
@@ -110,7 +114,9 @@ def boot(machine: Machine, *, pcid: bool, asid: str = "pcid", pti: bool = False)
     memory = KernelMemory(machine)
     page_table.memory = memory
     memory.clear_frame(zero_pfn)
-    return Booted(text, _memory_manager(machine, memory, early, frames, page_table, zero_pfn, asid, percpu), percpu)
+    area = Swap(machine, memory, swap)
+    manager = _memory_manager(machine, memory, early, frames, page_table, zero_pfn, asid, percpu, area)
+    return Booted(text, manager, percpu)
 
 
 def _memory_manager(
@@ -122,6 +128,7 @@ def _memory_manager(
     zero_pfn: int,
     asid: str,
     percpu: int,
+    swap: Swap,
 ) -> MemoryManager:
     """The memory management, now that the kernel's own addresses work."""
     tagged = bool(machine.control.cr4 & Cr4.PCIDE)
@@ -135,8 +142,9 @@ def _memory_manager(
         tlb,
         page_table,
         Vmalloc(memory, frames, page_table, tlb),
-        Overcommit(frames.total, lambda: 0),
+        Overcommit(frames.total, lambda: swap.total),
         zero_pfn,
+        swap,
     )
 
 

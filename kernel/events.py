@@ -13,7 +13,10 @@ __all__ = [
     "ExitEvent",
     "ForkEvent",
     "PageFaultEvent",
+    "ReclaimEvent",
     "SignalEvent",
+    "SwapIn",
+    "SwapOut",
     "SyscallEvent",
     "SyscallExit",
 ]
@@ -106,3 +109,34 @@ class CopyOnWrite(Event):
     address: int
     old: int
     new: int
+
+
+@event("swap_out")
+@dataclass(frozen=True, slots=True)
+class SwapOut(Event):
+    """A page left memory; it lies in a slot of the swap device. `pfn` is the frame that it had."""
+
+    address: int
+    pfn: int
+    slot: int
+
+
+@event("swap_in")
+@dataclass(frozen=True, slots=True)
+class SwapIn(Event):
+    """A page came back from a slot. `read` is False if it was still in memory (the swap cache)."""
+
+    address: int
+    pfn: int
+    slot: int
+    read: bool
+
+
+@event("reclaim")
+@dataclass(frozen=True, slots=True)
+class ReclaimEvent(Event):
+    """Memory was short: so many pages were looked at, so many taken. `kind` is `direct` or `background`."""
+
+    kind: str
+    scanned: int
+    reclaimed: int

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Final
 from emu.pte import PAGE_SHIFT, PAGE_SIZE, ErrorCode, Pte
 
 from .address_space import AddressSpace
-from .events import CopyOnWrite, PageFaultEvent
+from .events import CopyOnWrite, PageFaultEvent, SwapIn
 from .exceptions import Errno
 from .layout import TASK_SIZE
 from .oom import out_of_memory
-from .pte import SPECIAL, is_special, pfn_of, user_pte
+from .pte import SPECIAL, SWAP_EXCLUSIVE, is_special, is_swap, pfn_of, swap_place, user_pte
 from .vma import AnonVma, Backing, Vma, VmaFlag
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ class FaultResult(Enum):
     FILE = auto()  # a page of a file, from the page cache
     COPY_ON_WRITE = auto()  # a copy of a page that others read, too
     REUSE = auto()  # nobody else has it any more: no copy needed
+    SWAP_IN = auto()  # read from the swap device
+    SWAP_CACHE = auto()  # out of this page table, but still, or again, in memory
     SPURIOUS = auto()  # the entry already permits the access
     BAD_ADDRESS = auto()  # nothing was promised here: SIGSEGV, SEGV_MAPERR
     BAD_ACCESS = auto()  # promised, but not this: SIGSEGV, SEGV_ACCERR
@@ -54,9 +56,11 @@ class FaultResult(Enum):
     OUT_OF_MEMORY = auto()
 
     def __init__(self, number: int) -> None:
-        self.resolved = number <= 7
+        self.resolved = number <= 9
         """Whether the access will succeed when it is repeated."""
         self.copies = number in (5, 6)
+        self.major = number == 7
+        """Whether a device had to be read."""
 
 
 class FaultHandler:
@@ -72,8 +76,9 @@ class FaultHandler:
         result = self.handle_page_fault(process.mm, address, error_code)
         while result is FaultResult.OUT_OF_MEMORY and out_of_memory(self._kernel) is not process and process.alive:
             result = self.handle_page_fault(process.mm, address, error_code)
-        if result.resolved:
-            process.minor_faults += 1
+        _count_for(process, result)
+        if self._kernel.reclaim.is_awake:
+            self._kernel.reclaim.background()
         events = self._kernel.events
         if events.wants("page_fault"):
             events.emit(PageFaultEvent(self._kernel.now, process.pid, address, error_code, rip, result.name))
@@ -110,7 +115,7 @@ class FaultHandler:
     def deliver(self, process: Process, va: int, error_code: int) -> FaultResult:
         """Fault a page in for a process that did not touch it itself (handle_mm_fault of get_user_pages)."""
         result = self.handle_page_fault(process.mm, va, error_code)
-        process.minor_faults += result.resolved
+        _count_for(process, result)
         return result
 
     def handle_page_fault(self, mm: AddressSpace, address: int, error_code: int) -> FaultResult:
@@ -127,7 +132,7 @@ class FaultHandler:
         try:
             result = self._handle_mm_fault(mm, vma, address & PAGE_MASK, error_code)
         except Errno as error:
-            return FaultResult.BUS_ERROR if error.number == errno.EFAULT else FaultResult.OUT_OF_MEMORY
+            return FaultResult.BUS_ERROR if error.number in (errno.EFAULT, errno.EIO) else FaultResult.OUT_OF_MEMORY
         self._count(result)
         return FaultResult.STACK_GROWTH if grown and result is FaultResult.DEMAND_ZERO else result
 
@@ -136,20 +141,22 @@ class FaultHandler:
         return result
 
     def _count(self, result: FaultResult) -> None:
-        self.counts["minor"] += 1
+        self.counts["major" if result.major else "minor"] += 1
         if result.copies:
             self.counts["cow"] += 1
         elif result is FaultResult.SPURIOUS:
             self.counts["spurious"] += 1
 
     def _handle_mm_fault(self, mm: AddressSpace, vma: Vma, va: int, error_code: int) -> FaultResult:
-        """The entry says what is missing. Raises Errno: ENOMEM, or EFAULT beyond the end of a file."""
+        """The entry says what is missing. Raises Errno: ENOMEM, EFAULT beyond the end of a file, EIO."""
         pte = mm.page_table.make_entry(va)
         entry = self._memory.load64(pte)
         if not entry:
             if vma.backing is None:
                 return self._do_anonymous_page(mm, vma, va, pte, error_code)
             return self._do_fault(mm, vma, va, pte, error_code)
+        if is_swap(entry):
+            return self._do_swap_page(mm, vma, va, pte, error_code)
         if error_code & WRITE and not entry & WRITABLE:
             return self._do_wp_page(mm, vma, va, pte, entry)
         self._memory.store64(pte, entry | int(Pte.A) | (DIRTY if error_code & WRITE else 0))
@@ -183,8 +190,12 @@ class FaultHandler:
         if cached is None:
             raise Errno(errno.EFAULT)
         if error_code & WRITE and not vma.flags & VmaFlag.SHARED:
-            pfn = self._new_page(mm, vma, va)
-            self._memory.copy_frame(pfn, cached)
+            self._pages.get(cached)  # a new page may cost others their frames, but not this one
+            try:
+                pfn = self._new_page(mm, vma, va)
+                self._memory.copy_frame(pfn, cached)
+            finally:
+                self._pages.put(cached)
             self._memory.store64(pte, user_pte(pfn, vma.flags, dirty=True))
             return FaultResult.FILE
         self._map_cached(mm, vma, va, pte, cached, dirty=error_code & WRITE != 0)
@@ -220,11 +231,7 @@ class FaultHandler:
             self._memory.store64(pte, user_pte(pfn, vma.flags, dirty=True))
             self._tell_copy(va, pfn, pfn)
             return FaultResult.REUSE
-        copy = self._new_page(mm, vma, va)
-        if special:
-            self._memory.clear_frame(copy)
-        else:
-            self._memory.copy_frame(copy, pfn)
+        copy = self._copy(mm, vma, va, pfn, special)
         # The old translation must be gone before the new one can be used (ptep_clear_flush), and the old frame is
         # let go last: while the TLB still had it, this process could read it.
         self._memory.store64(pte, 0)
@@ -234,6 +241,20 @@ class FaultHandler:
             self._pages.unmap(pfn, mm, va)
         self._tell_copy(va, pfn, copy)
         return FaultResult.COPY_ON_WRITE
+
+    def _copy(self, mm: AddressSpace, vma: Vma, va: int, pfn: int, special: bool) -> int:
+        """A new page with the content of another; that one is held, since a new page may cost others their frames."""
+        if special:
+            copy = self._new_page(mm, vma, va)
+            self._memory.clear_frame(copy)
+            return copy
+        self._pages.get(pfn)
+        try:
+            copy = self._new_page(mm, vma, va)
+            self._memory.copy_frame(copy, pfn)
+        finally:
+            self._pages.put(pfn)
+        return copy
 
     def _tell_copy(self, va: int, old: int, new: int) -> None:
         kernel = self._kernel
@@ -246,10 +267,56 @@ class FaultHandler:
             return False
         if self._pages.is_exclusive(pfn):
             return True
-        if self._pages.refcount(pfn) > 1:
+        if self._pages.refcount(pfn) > 1 or self._manager.swap.is_shared(pfn):
             return False
+        self._manager.swap.forget(pfn)
         self._pages.set_exclusive(pfn)
         return True
+
+    # --- swap -------------------------------------------------------------------------------------------------------
+
+    def _do_swap_page(self, mm: AddressSpace, vma: Vma, va: int, pte: int, error_code: int) -> FaultResult:
+        """Bring a page back, from the swap cache or from the device."""
+        swap, entry = self._manager.swap, self._memory.load64(pte)
+        slot, exclusive = swap_place(entry)[1], entry & SWAP_EXCLUSIVE != 0
+        cached = swap.page_in(slot)
+        if cached is None:
+            pfn = self._swap_in(mm, vma, va, slot)
+            if not exclusive:
+                self._pages.share(pfn)
+        else:
+            pfn = cached
+            self._pages.map(pfn, mm, va)
+        swap.drop(slot)
+        write = error_code & WRITE != 0
+        if (write or swap.is_half_full) and not swap.is_shared(pfn):
+            swap.forget(pfn)
+        writable = exclusive and vma.flags & VmaFlag.WRITE != 0
+        entry = user_pte(pfn, vma.flags, writable=writable, dirty=write and writable)
+        self._memory.store64(pte, entry)
+        kernel = self._kernel
+        if kernel.events.wants("swap_in"):
+            kernel.events.emit(SwapIn(kernel.now, kernel.machine.pid, va, pfn, slot, cached is None))
+        if write and not writable:
+            self._do_wp_page(mm, vma, va, pte, entry)
+        return FaultResult.SWAP_IN if cached is None else FaultResult.SWAP_CACHE
+
+    def _swap_in(self, mm: AddressSpace, vma: Vma, va: int, slot: int) -> int:
+        """Read a slot into a new page. Raises Errno: ENOMEM, EIO."""
+        pfn = self._new_page(mm, vma, va)
+        try:
+            self._manager.swap.read_in(slot, pfn)
+        except Errno:
+            self._pages.unmap(pfn, mm, va)
+            raise
+        self._manager.swap.remember(pfn, slot)
+        return pfn
+
+
+def _count_for(process: Process, result: FaultResult) -> None:
+    """A process's own counts (mm_account_fault)."""
+    process.major_faults += result.major
+    process.minor_faults += result.resolved and not result.major
 
 
 def _prepare_anon_vma(mm: AddressSpace, vma: Vma) -> None:

@@ -19,7 +19,7 @@ from .exceptions import Errno
 from .itimer import IntervalTimer
 from .limits import Resource
 from .process import PT_REGS, Process, Registers, Thread
-from .pte import is_mapped, is_special, pfn_of
+from .pte import SWAP_EXCLUSIVE, is_mapped, is_special, is_swap, pfn_of, swap_place
 from .signals import SS_DISABLE, AltStack
 from .vma import AnonVma, Vma, VmaFlag
 from .wait import WaitQueue
@@ -91,10 +91,15 @@ def _copy_entries(old: AddressSpace, new: AddressSpace, vma: Vma) -> None:
     memory, pages = old.manager.memory, old.manager.pages
     is_private = not vma.flags & VmaFlag.SHARED
     table, reached = 0, -1
-    for va, entry, pte in list(old.page_table.leaves(vma.start, vma.end)):
+    for va, _, pte in list(old.page_table.leaves(vma.start, vma.end)):
         if va >> TABLE_SHIFT != reached:  # once a table: its entries lie side by side
             table, reached = new.page_table.make_entry(va) & -PAGE_SIZE, va >> TABLE_SHIFT
         place = table + 8 * (va >> PAGE_SHIFT & INDEX_MASK)
+        entry = memory.load64(pte)  # as it is now: a new table may have cost this very page its frame
+        if is_swap(entry):
+            old.manager.swap.duplicate(swap_place(entry)[1])
+            entry &= ~SWAP_EXCLUSIVE
+            memory.store64(pte, entry)
         if is_private and entry & W:
             entry &= ~W
             memory.store64(pte, entry)

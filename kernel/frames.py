@@ -14,6 +14,7 @@ from, as long as that is free too.
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Final
 
@@ -59,7 +60,8 @@ class FreeBlocks(set[int]):
 class FrameAllocator:
     """Hands out frames `first` to `first + count - 1`, lowest addresses first.
 
-    `used` counts frames that are allocated now, `peak` the most that ever were.
+    `used` counts frames that are allocated now, `peak` the most that ever were. An allocation that would leave fewer
+    than `low` free calls `when_low(order)` first, which may free some.
     """
 
     def __init__(self, first: int, count: int) -> None:
@@ -67,6 +69,8 @@ class FrameAllocator:
         self._allocated: dict[int, int] = {}
         self._end = first + count
         self.total, self.used, self.peak = count, 0, 0
+        self.low = 0
+        self.when_low: Callable[[int], object] = id
         pfn = first
         while pfn < self._end:
             order = min((pfn & -pfn).bit_length() - 1 if pfn else MAX_ORDER, MAX_ORDER)
@@ -86,6 +90,8 @@ class FrameAllocator:
 
     def allocate(self, order: int = 0) -> int:
         """The first pfn of 2**order frames, aligned to their number. Raises Errno(ENOMEM)."""
+        if self.total - self.used - (1 << order) < self.low:
+            self.when_low(order)
         for larger in range(order, MAX_ORDER + 1):
             if self._free[larger]:
                 pfn = self._free[larger].pop()

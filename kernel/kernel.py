@@ -28,6 +28,7 @@ from emu.elf import with_file
 from emu.image import Image
 from emu.machine import Machine
 from emu.pte import PAGE_SIZE
+from emu.ram import parse_size
 from emu.walk_report import PageWalkReport, page_walk
 
 from .address_space import AddressSpace
@@ -42,10 +43,12 @@ from .files.program import open_program
 from .futex import Futexes
 from .layout import KERNEL_STACK_PAGES, TASK_SIZE
 from .process import KernelStack, Process, first_registers
+from .reclaim import Reclaim
 from .scheduler import Scheduler
 from .siginfo import SI_USER, SIGKILL, SigInfo
 from .signal_delivery import send_signal
 from .statistics import statistics
+from .swap_device import DEVICES, SwapDevice, SwapFile
 from .traps import finish_syscall
 from .uaccess import UserMemory
 
@@ -101,14 +104,19 @@ class Kernel:
         stderr: BinaryIO | None = None,
         root: Path | None = None,
         files: Mapping[str, Path] | None = None,
+        swap: str | int = 0,
+        swap_file: Path | None = None,
+        swap_device: str = "nvme",
+        swap_policy: str = "active_inactive",
     ) -> None:
         self.machine, self.events = machine, machine.events
         self.stdin, self.stdout, self.stderr = (stream or io.BytesIO() for stream in (stdin, stdout, stderr))
         self._populate = populate
-        booted = boot(machine, pcid=pcid, asid=asid, pti=pti)
+        booted = boot(machine, pcid=pcid, asid=asid, pti=pti, swap=_swap_device(swap, swap_file, swap_device))
         self.text, self.percpu, self.manager = booted.text, booted.percpu, booted.manager
         self.frames, self.memory, self.pages = booted.manager.frames, booted.manager.memory, booted.manager.pages
-        self.page_cache = PageCache(self.memory, self.pages, self.frames.total // 2)
+        self.page_cache = PageCache(self.memory, self.pages, self.manager.swap, self.frames.total // 2)
+        self.reclaim = Reclaim(self, swap_policy, machine.seed)
         self.file_system = FileSystem(self, self.page_cache, self.nanoseconds, root, files or {})
         self.knobs: dict[str, int] = {"/proc/sys/kernel/randomize_va_space": 2} if aslr else {}
         self.random = random.Random(machine.seed)
@@ -331,6 +339,7 @@ class Kernel:
             while self._cached_stacks:
                 self.manager.vmalloc.free(self._cached_stacks.pop().bottom)
             self.file_system.close()
+            self.manager.swap.close()
 
     @property
     def leaked_frames(self) -> int:
@@ -348,6 +357,7 @@ class Kernel:
             "page cache": self.page_cache.pages,
             "reverse mappings": self.pages.mapped_frames,
             "anonymous pages": self.pages.anonymous,
+            "swap slots": self.manager.swap.used,
             "pids": len(self._pids),
             "committed pages": self.manager.overcommit.committed,
             "vmalloc areas": len(self.manager.vmalloc.areas),
@@ -402,3 +412,11 @@ class Kernel:
     def _fault_in(self, address: int, error_code: int) -> bool:
         """A fault of the kernel on user memory."""
         return self.faults.handle(self.current, address, error_code, self.machine.cpu.rip).resolved
+
+
+def _swap_device(size: str | int, path: Path | None, device: str) -> SwapDevice | None:
+    """The swap device that was asked for. Raises InputError."""
+    if device not in DEVICES:
+        raise InputError(f"unknown swap device {device!r}; there are {', '.join(DEVICES)}")
+    slots = parse_size(size)
+    return SwapDevice(SwapFile(slots, path), DEVICES[device]) if slots else None

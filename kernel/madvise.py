@@ -7,7 +7,7 @@ ENOMEM then.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from emu.pte import PAGE_SIZE, ErrorCode
@@ -17,6 +17,7 @@ from .exceptions import Errno
 from .fault import FaultResult
 from .layout import TASK_SIZE, page_align
 from .mprotect import change_flags
+from .pte import is_mapped, is_special, is_swap, pfn_of
 from .vma import Vma, VmaFlag
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["advice", "madvise"]
 
-Advice = Callable[[AddressSpace, Vma, int, int], None]
+Advice = Callable[["Kernel", AddressSpace, Vma, int, int], None]
 _ADVICE: dict[int, Advice] = {}
 POPULATE_READ: Final = 22
 POPULATE_WRITE: Final = 23
@@ -34,7 +35,7 @@ _NO_LRU: Final = VmaFlag.LOCKED | VmaFlag.HUGETLB
 
 
 def advice(*numbers: int) -> Callable[[Advice], Advice]:
-    """Register a function for MADV_* numbers: it gets the address space, a VMA and the part of it that is meant."""
+    """Register a function for MADV_* numbers: it gets the kernel, the address space, a VMA and the part of it that is meant."""
 
     def register(body: Advice) -> Advice:
         _ADVICE.update(dict.fromkeys(numbers, body))
@@ -59,23 +60,23 @@ def madvise(kernel: Kernel, process: Process, start: int, size: int, number: int
     for vma in mm.vmas.overlapping(start, min(end, TASK_SIZE)):
         hole = hole or vma.start > at
         low, at = max(vma.start, start), min(vma.end, end)
-        _ADVICE[number](mm, vma, low, at)
+        _ADVICE[number](kernel, mm, vma, low, at)
     if hole or at < end:
         raise Errno(errno.ENOMEM)
 
 
 @advice(0, 1, 2)
-def _reading_order(_mm: AddressSpace, _vma: Vma, _start: int, _end: int) -> None:
+def _reading_order(kernel: Kernel, _mm: AddressSpace, _vma: Vma, _start: int, _end: int) -> None:
     """MADV_NORMAL, MADV_RANDOM, MADV_SEQUENTIAL: for readahead, which there is none of."""
 
 
 @advice(3)
-def _will_need(_mm: AddressSpace, _vma: Vma, _start: int, _end: int) -> None:
+def _will_need(kernel: Kernel, _mm: AddressSpace, _vma: Vma, _start: int, _end: int) -> None:
     """MADV_WILLNEED: pages of files are in memory already."""
 
 
 @advice(4)
-def _dont_need(mm: AddressSpace, vma: Vma, start: int, end: int) -> None:
+def _dont_need(kernel: Kernel, mm: AddressSpace, vma: Vma, start: int, end: int) -> None:
     """MADV_DONTNEED: away with the pages; the promise stays."""
     if vma.flags & _NO_LRU:
         raise Errno(errno.EINVAL)
@@ -83,22 +84,35 @@ def _dont_need(mm: AddressSpace, vma: Vma, start: int, end: int) -> None:
 
 
 @advice(24)
-def _dont_need_locked(mm: AddressSpace, vma: Vma, start: int, end: int) -> None:
+def _dont_need_locked(kernel: Kernel, mm: AddressSpace, vma: Vma, start: int, end: int) -> None:
     """MADV_DONTNEED_LOCKED: also where they are locked."""
     if vma.flags & VmaFlag.HUGETLB:
         raise Errno(errno.EINVAL)
     mm.release(start, end, "madvise")
 
 
+def _own_pages(mm: AddressSpace, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """(va, pfn) of the pages in a range that no other entry maps: reclaim asks nobody else about them."""
+    for va, entry, _ in list(mm.page_table.leaves(start, end)):
+        if is_mapped(entry) and not is_special(entry) and mm.manager.pages.mapcount(pfn_of(entry)) == 1:
+            yield va, pfn_of(entry)
+
+
 @advice(8)
-def _free(mm: AddressSpace, vma: Vma, start: int, end: int) -> None:
-    """MADV_FREE: the pages may go when memory is short, unless they are written again. Nothing goes at once."""
+def _free(kernel: Kernel, mm: AddressSpace, vma: Vma, start: int, end: int) -> None:
+    """MADV_FREE: the pages may go when memory is short, unless they are written again. In swap they go at once."""
     if vma.backing is not None or vma.is_shared or vma.flags & _NO_LRU:
         raise Errno(errno.EINVAL)
+    for va, entry, pte in list(mm.page_table.leaves(start, end)):
+        if is_swap(entry):
+            mm.manager.memory.store64(pte, 0)
+            mm.drop(va, entry)
+    for _, pfn in _own_pages(mm, start, end):
+        kernel.reclaim.lazy_free(pfn)
 
 
 @advice(9)
-def _remove(mm: AddressSpace, vma: Vma, start: int, end: int) -> None:
+def _remove(kernel: Kernel, mm: AddressSpace, vma: Vma, start: int, end: int) -> None:
     """MADV_REMOVE: punch a hole into the file behind a shared mapping."""
     if vma.flags & VmaFlag.LOCKED or vma.backing is None:
         raise Errno(errno.EINVAL)
@@ -107,18 +121,29 @@ def _remove(mm: AddressSpace, vma: Vma, start: int, end: int) -> None:
     raise Errno(errno.EOPNOTSUPP)
 
 
-@advice(20, 21)
-def _cold(_mm: AddressSpace, vma: Vma, _start: int, _end: int) -> None:
-    """MADV_COLD, MADV_PAGEOUT: a wish for reclaim, which begins where there is swap."""
+@advice(20)
+def _cold(kernel: Kernel, mm: AddressSpace, vma: Vma, start: int, end: int) -> None:
+    """MADV_COLD: when memory is short, these first."""
     if vma.flags & _NO_LRU:
         raise Errno(errno.EINVAL)
+    for _, pfn in _own_pages(mm, start, end):
+        kernel.reclaim.cold(pfn)
+
+
+@advice(21)
+def _page_out(kernel: Kernel, mm: AddressSpace, vma: Vma, start: int, end: int) -> None:
+    """MADV_PAGEOUT: out with them now, as far as there is swap or a file."""
+    if vma.flags & _NO_LRU:
+        raise Errno(errno.EINVAL)
+    for _, pfn in _own_pages(mm, start, end):
+        kernel.reclaim.reclaim_page(pfn, wait=True)
 
 
 def _flag(number: int, *, on: int = 0, off: int = 0, refused: int = 0) -> None:
     """Advice that only sets or clears flags of the VMA, unless it has some that refuse it."""
 
     @advice(number)
-    def change(mm: AddressSpace, vma: Vma, start: int, end: int) -> None:
+    def change(kernel: Kernel, mm: AddressSpace, vma: Vma, start: int, end: int) -> None:
         if vma.flags & refused:
             raise Errno(errno.EINVAL)
         flags = vma.flags & ~off | on
@@ -136,7 +161,7 @@ _flag(19, off=VmaFlag.WIPE_ON_FORK)  # MADV_KEEPONFORK
 
 
 @advice(18)
-def _wipe_on_fork(mm: AddressSpace, vma: Vma, start: int, end: int) -> None:
+def _wipe_on_fork(kernel: Kernel, mm: AddressSpace, vma: Vma, start: int, end: int) -> None:
     """MADV_WIPEONFORK: a child finds zeros here."""
     if vma.backing is not None or vma.flags & VmaFlag.SHARED:
         raise Errno(errno.EINVAL)

@@ -12,6 +12,7 @@ from .memory import EarlyMemory, KernelMemory
 from .overcommit import Overcommit
 from .page_table import PageTable
 from .pages import Pages
+from .swap import Swap
 from .vmalloc import Vmalloc
 
 __all__ = ["MemoryManager"]
@@ -32,6 +33,7 @@ class MemoryManager:
     vmalloc: Vmalloc
     overcommit: Overcommit
     zero_pfn: int
+    swap: Swap
     context_ids: Any = field(default_factory=lambda: count(1))
     max_map_count: int = 65530
     """Most VMAs of one process (vm.max_map_count)."""

@@ -164,9 +164,10 @@ def _leave_empty(mm: AddressSpace, vma: Vma, old: int, size: int) -> None:
 def _move_entries(mm: AddressSpace, old: int, new: int, size: int) -> None:
     """Take the entries out, flush the old place, and put them in at the new one (move_page_tables)."""
     memory, pages = mm.manager.memory, mm.manager.pages
-    moved = list(mm.page_table.leaves(old, old + size))
-    places = [mm.page_table.make_entry(new + va - old) for va, _, _ in moved]
-    for (va, entry, pte), place in zip(moved, places, strict=True):
+    places = {va: mm.page_table.make_entry(new + va - old) for va, _, _ in mm.page_table.leaves(old, old + size)}
+    moved = list(mm.page_table.leaves(old, old + size))  # as they are now: a new table may have cost a page its frame
+    for va, entry, pte in moved:
+        place = places[va]
         memory.store64(pte, 0)
         memory.store64(place, entry)
         if is_mapped(entry) and not is_special(entry):

@@ -19,8 +19,8 @@ __all__ = ["badness", "out_of_memory"]
 
 
 def badness(process: Process) -> int:
-    """Pages that come back when a process ends: its own and its page tables' (oom_badness)."""
-    return process.mm.resident() + process.mm.page_table.table_count
+    """Pages that come back when a process ends: its own, those in swap, its page tables' (oom_badness)."""
+    return process.mm.resident() + process.mm.swapped() + process.mm.page_table.table_count
 
 
 def out_of_memory(kernel: Kernel) -> Process | None:

@@ -4,7 +4,7 @@ A frame belongs to whoever holds a reference: a page table that maps it, the pag
 to let go frees it. The *reverse mapping* leads from a frame to the page-table entries that map it, which is what
 reclaim, migration and copy-on-write need to know.
 
-    vmemmap + 64 * pfn    0  flags             bit 17: PG_anon_exclusive, bit 18: anonymous
+    vmemmap + 64 * pfn    0  flags             bit 17: PG_anon_exclusive, bit 18: anonymous, bit 19: may be dropped
                          48  _mapcount         entries that map the frame
                          52  _refcount         references, those of the entries among them
 
@@ -22,7 +22,7 @@ The counts are real words in guest memory, written at their kernel addresses.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from .exceptions import KernelPanic
 from .frames import FrameAllocator
@@ -32,7 +32,7 @@ from .memory import KernelMemory
 if TYPE_CHECKING:
     from .address_space import AddressSpace
 
-__all__ = ["STRUCT_PAGE_SIZE", "Mapping", "Pages"]
+__all__ = ["STRUCT_PAGE_SIZE", "Mapping", "PageObserver", "Pages"]
 
 STRUCT_PAGE_SIZE: Final = 64
 FLAGS, COUNTS = 0, 48
@@ -42,10 +42,28 @@ MAPPED: Final = REFERENCE + 1
 ANON_EXCLUSIVE: Final = 1 << 17
 ANONYMOUS: Final = 1 << 18
 """Linux says this in the low bit of page->mapping (PAGE_MAPPING_ANON)."""
+LAZY_FREE: Final = 1 << 19
+"""The program does not need the content (MADV_FREE); Linux says this by a clear PG_swapbacked."""
 MAPCOUNT: Final = REFERENCE - 1
 
 Mapping = tuple["AddressSpace", int]
 """An address space and the va at which it maps a frame."""
+
+
+class PageObserver(Protocol):
+    """Whoever wants to know which pages there are: reclaim."""
+
+    def added(self, pfn: int, *, swap_backed: bool) -> None:
+        """A page is in memory. One that is `swap_backed` has no file to be read from again."""
+        ...
+
+    def removed(self, pfn: int) -> None:
+        """Its frame is given back."""
+        ...
+
+    def written(self, pfn: int) -> None:
+        """An entry with the D bit is gone, but the page is still there."""
+        ...
 
 
 class Pages:
@@ -55,6 +73,7 @@ class Pages:
         self._memory, self._frames = memory, frames
         self._mappings: dict[int, list[Mapping]] = {}
         self.anonymous = 0
+        self.observer: PageObserver | None = None
 
     # --- references -------------------------------------------------------------------------------------------------
 
@@ -104,6 +123,8 @@ class Pages:
         self._memory.store_va(struct_page + COUNTS, MAPPED)
         self._mappings[pfn] = [(mm, va)]
         self.anonymous += 1
+        if self.observer is not None:
+            self.observer.added(pfn, swap_backed=True)
         return pfn
 
     def map(self, pfn: int, mm: AddressSpace, va: int) -> None:
@@ -111,15 +132,20 @@ class Pages:
         self._add(pfn, MAPPED)
         self._mappings.setdefault(pfn, []).append((mm, va))
 
-    def unmap(self, pfn: int, mm: AddressSpace, va: int) -> None:
-        """An entry that mapped the frame is gone, and so is its reference."""
+    def unmap(self, pfn: int, mm: AddressSpace, va: int, *, dirty: bool = False) -> None:
+        """An entry that mapped the frame is gone, and so is its reference. `dirty` is its D bit."""
         mappings = self._mappings[pfn]
         mappings.remove((mm, va))
         if not mappings:
             del self._mappings[pfn]
         counts = self._add(pfn, -MAPPED)
+        if counts < REFERENCE:  # it was anonymous: the page cache holds its own frames
+            self.anonymous -= 1
+            if self.observer is not None:
+                self.observer.removed(pfn)
+        elif dirty and self.observer is not None:
+            self.observer.written(pfn)
         self._dropped(pfn, counts)
-        self.anonymous -= counts < REFERENCE  # the page cache holds its own frames
 
     def move(self, pfn: int, mm: AddressSpace, old: int, new: int) -> None:
         """The entry at `old` is at `new` now (move_ptes)."""
@@ -155,3 +181,15 @@ class Pages:
     def set_exclusive(self, pfn: int) -> None:
         """Nobody else has this anonymous page any more."""
         self._memory.store_va(VMEMMAP + STRUCT_PAGE_SIZE * pfn + FLAGS, ANONYMOUS | ANON_EXCLUSIVE)
+
+    # --- what the program does not need -----------------------------------------------------------------------------
+
+    def is_lazy(self, pfn: int) -> bool:
+        """Whether an anonymous page may be dropped instead of written out."""
+        return self._memory.load_va(VMEMMAP + STRUCT_PAGE_SIZE * pfn + FLAGS) & LAZY_FREE != 0
+
+    def set_lazy(self, pfn: int, lazy: bool) -> None:
+        """MADV_FREE, or the page was written after it."""
+        va = VMEMMAP + STRUCT_PAGE_SIZE * pfn + FLAGS
+        flags = self._memory.load_va(va) & ~LAZY_FREE
+        self._memory.store_va(va, flags | (LAZY_FREE if lazy else 0))

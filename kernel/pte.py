@@ -28,7 +28,7 @@ from emu.pte import ADDRESS_MASK, PAGE_SHIFT, Pte
 
 from .vma import VmaFlag
 
-__all__ = ["is_mapped", "is_special", "pfn_of", "swap_entry", "swap_place", "user_pte", "with_rights"]
+__all__ = ["is_mapped", "is_special", "is_swap", "pfn_of", "swap_entry", "swap_place", "user_pte", "with_rights"]
 
 P, W, U, A, D, NX = (int(flag) for flag in (Pte.P, Pte.W, Pte.U, Pte.A, Pte.D, Pte.NX))
 PROTNONE: Final = 1 << 8
@@ -38,6 +38,8 @@ MAPPED: Final = P | PROTNONE
 SWAP_TYPE_SHIFT: Final = 59
 SWAP_OFFSET_SHIFT: Final = 9
 SWAP_OFFSET_MASK: Final = (1 << SWAP_TYPE_SHIFT - SWAP_OFFSET_SHIFT) - 1
+SWAP_EXCLUSIVE: Final = 1 << 3
+"""The page was one process's alone when it went out (_PAGE_SWP_EXCLUSIVE, which is the PWT bit)."""
 KEPT: Final = A | D | SPECIAL
 """What an entry keeps when its rights change (_PAGE_CHG_MASK)."""
 
@@ -84,6 +86,11 @@ def is_mapped(entry: int) -> bool:
 def is_special(entry: int) -> bool:
     """Whether the frame is one that nobody counts (pte_special)."""
     return entry & SPECIAL != 0
+
+
+def is_swap(entry: int) -> bool:
+    """Whether an entry says where in swap the page lies (is_swap_pte)."""
+    return entry != 0 and not entry & MAPPED
 
 
 def swap_entry(area: int, offset: int) -> int:

@@ -123,6 +123,7 @@ class Scheduler:
         if self.jiffies % LOAD_PERIOD == 0:
             self.load.update(len(self.ready) + (self.current is not None))
         self._wake_due()
+        self._kernel.reclaim.tick()
         if self.current is not None and self.ready:
             self.current.need_resched = self.current.work = True
         self.start_timer()

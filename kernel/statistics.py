@@ -28,7 +28,7 @@ def statistics(kernel: Kernel) -> dict[str, Any]:
         "tlb": _tlb(kernel),
         "walk": _walk(kernel),
         "faults": dict(kernel.faults.counts),
-        "swap": {"in": 0, "out": 0},
+        "swap": {"in": kernel.manager.swap.reads, "out": kernel.manager.swap.writes},
         "frames": {"peak": kernel.frames.peak, "leaked": kernel.leaked_frames},
         "cr3_writes": dict(machine.cr3_writes),
         "syscalls": _syscalls(kernel.processes),

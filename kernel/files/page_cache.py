@@ -22,6 +22,8 @@ from emu.pte import PAGE_SIZE
 from ..exceptions import Errno
 from ..memory import KernelMemory
 from ..pages import Pages
+from ..rmap import clean, is_dirty
+from ..swap import Swap
 
 __all__ = ["Mapping", "PageCache", "Source"]
 
@@ -52,10 +54,11 @@ class PageCache:
     end of the file, gets SIGBUS.
     """
 
-    def __init__(self, memory: KernelMemory, pages: Pages, limit: int) -> None:
-        self.memory, self._pages, self.limit = memory, pages, limit
+    def __init__(self, memory: KernelMemory, pages: Pages, swap: Swap, limit: int) -> None:
+        self.memory, self._pages, self.swap, self.limit = memory, pages, swap, limit
         self.pages = self.charged = 0
         self.numbers = count(1)  # of files that no file system has
+        self._places: dict[int, tuple[Mapping, int]] = {}
 
     def allocate(self, *, charge: bool) -> int:
         """A frame. Raises Errno: ENOSPC over the limit (shmem_inode_acct_blocks), ENOMEM."""
@@ -66,10 +69,38 @@ class PageCache:
         self.charged += charge
         return pfn
 
-    def free(self, pfn: int, *, charge: bool) -> None:
+    def place(self, pfn: int, mapping: Mapping, index: int, *, swap_backed: bool) -> None:
+        """A frame is a page of a file from now on, and can be reclaimed."""
+        self._places[pfn] = mapping, index
+        if self._pages.observer is not None:
+            self._pages.observer.added(pfn, swap_backed=swap_backed)
+
+    def set_dirty(self, pfn: int) -> None:
+        """A page was written through a page table."""
+        if pfn in self._places:
+            mapping, index = self._places[pfn]
+            mapping.set_dirty(index)
+
+    def take_dirty(self, pfn: int) -> bool:
+        """Whether a page was written through a page table that still has it; the D bits are cleared."""
+        return clean(self._pages.mappings(pfn))
+
+    def reclaim(self, pfn: int, *, wait: bool) -> bool:
+        """Let a page of a file go. False if it has to stay."""
+        mappings = self._pages.mappings(pfn)
+        if self._pages.refcount(pfn) != len(mappings) + 1:
+            return False  # the kernel is using it just now
+        mapping, index = self._places[pfn]
+        if is_dirty(mappings):
+            mapping.set_dirty(index)
+        return mapping.reclaim(index, wait=wait)
+
+    def free(self, pfn: int, *, charge: bool, why: str = "truncate") -> None:
         """Give back a frame."""
         for mm, va in self._pages.mappings(pfn):
-            mm.release(va, va + PAGE_SIZE, "truncate")
+            mm.release(va, va + PAGE_SIZE, why)
+        if self._places.pop(pfn, None) is not None and self._pages.observer is not None:
+            self._pages.observer.removed(pfn)
         self._pages.put(pfn)
         self.pages -= 1
         self.charged -= charge
@@ -78,7 +109,8 @@ class PageCache:
 class Mapping:
     """The content of one file: `pages` is index to pfn, `size` in bytes (struct address_space and i_size).
 
-    `write_back` keeps track of changed pages, for a source that wants them.
+    `write_back` is for a source that wants changed pages back. Where there is none, pages that must go are swapped out:
+    index to slot.
     """
 
     def __init__(
@@ -89,6 +121,7 @@ class Mapping:
         self._write_back = write_back
         self.pages: dict[int, int] = {}
         self._dirty: set[int] = set()
+        self._swapped: dict[int, int] = {}
 
     @property
     def is_shmem(self) -> bool:
@@ -108,6 +141,8 @@ class Mapping:
         return self._add_page(index)
 
     def _add_page(self, index: int) -> int:
+        if index in self._swapped:
+            return self._swap_in(index)
         start = index * PAGE_SIZE
         content = b""
         if self._source is not None and start < self._source_end:
@@ -117,8 +152,44 @@ class Mapping:
             self.cache.memory.write(pfn * PAGE_SIZE, content.ljust(PAGE_SIZE, b"\0"))
         else:
             self.cache.memory.clear_frame(pfn)
-        self.pages[index] = pfn
+        self._place(index, pfn)
         return pfn
+
+    def _place(self, index: int, pfn: int) -> None:
+        self.pages[index] = pfn
+        self.cache.place(pfn, self, index, swap_backed=self._source is None)
+
+    def _swap_in(self, index: int) -> int:
+        """Raises Errno: ENOMEM, EIO."""
+        pfn = self.cache.allocate(charge=False)
+        try:
+            self.cache.swap.read_in(self._swapped[index], pfn)
+        except Errno:
+            self.cache.free(pfn, charge=False)
+            raise
+        self.cache.swap.drop(self._swapped.pop(index))
+        self.set_dirty(index)
+        self._place(index, pfn)
+        return pfn
+
+    def reclaim(self, index: int, *, wait: bool) -> bool:
+        """Let a page go: a clean one is dropped, since it can be read again; others are written first. False if that
+        cannot be.
+        """
+        if self._source is None or (index in self._dirty and not self._write_back):
+            slot = self.cache.swap.write_out(self.pages[index], wait=wait)
+            if slot is None:
+                return False
+            self.cache.swap.duplicate(slot)
+            self._swapped[index] = slot
+        elif index in self._dirty:
+            try:
+                self._write_page(index)
+            except Errno:
+                return False
+        self._dirty.discard(index)
+        self.cache.free(self.pages.pop(index), charge=False, why="reclaim")
+        return True
 
     def read(self, offset: int, size: int) -> bytes:
         """Up to `size` bytes, fewer at the end of the file. A hole gives zeros and gets no frame. Raises Errno."""
@@ -134,7 +205,7 @@ class Mapping:
     def _read_page(self, index: int, within: int, size: int) -> bytes:
         pfn = self.pages.get(index)
         if pfn is None:
-            if index * PAGE_SIZE >= self._source_end:
+            if index * PAGE_SIZE >= self._source_end and index not in self._swapped:
                 return _ZEROS[:size]
             pfn = self._add_page(index)
         return self.cache.memory.read(pfn * PAGE_SIZE + within, size)
@@ -160,15 +231,14 @@ class Mapping:
 
     def set_dirty(self, index: int) -> None:
         """A page was or may be changed (set_page_dirty): also for whoever maps it writable and shared."""
-        if self._write_back:
-            self._dirty.add(index)
+        self._dirty.add(index)
 
     def truncate(self, size: int) -> None:
         """Set the size. Pages beyond it are freed, and the rest of the last one becomes zeros (truncate_pagecache)."""
         if size < self.size:
             keep = -(-size // PAGE_SIZE)
-            self._remove([index for index in self.pages if index >= keep])
-            last = self.pages.get(keep - 1)
+            self._remove([index for index in (*self.pages, *self._swapped) if index >= keep])
+            last = self.page(keep - 1) if keep - 1 in self._swapped else self.pages.get(keep - 1)
             if last is not None and size % PAGE_SIZE:
                 self.cache.memory.write(last * PAGE_SIZE + size % PAGE_SIZE, _ZEROS[size % PAGE_SIZE :])
             self._source_end = min(self._source_end, size)
@@ -177,34 +247,49 @@ class Mapping:
             self._source.resize(size)
 
     def _remove(self, indices: list[int]) -> None:
+        charge = self._source is None
         for index in indices:
-            self.cache.free(self.pages.pop(index), charge=self._source is None)
+            if index in self.pages:
+                self.cache.free(self.pages.pop(index), charge=charge)
+            else:
+                self.cache.swap.drop(self._swapped.pop(index))
+                self.cache.charged -= charge
             self._dirty.discard(index)
 
     def evict(self) -> None:
         """Free all pages: nobody can reach the file any more. What was changed goes to the source first."""
         self.sync()
-        self._remove(list(self.pages))
+        self._remove([*self.pages, *self._swapped])
 
     def sync(self) -> None:
         """Write changed pages to the source (filemap_write_and_wait)."""
+        if not self._write_back:
+            return
+        self._dirty |= {index for index, pfn in self.pages.items() if self.cache.take_dirty(pfn)}
         for index in sorted(self._dirty):
-            offset = index * PAGE_SIZE
-            data = self.cache.memory.read(self.pages[index] * PAGE_SIZE, min(PAGE_SIZE, self.size - offset))
-            assert self._source is not None
-            self._source.write(offset, data)
+            self._write_page(index)
         self._dirty.clear()
+
+    def _write_page(self, index: int) -> None:
+        """Raises Errno(EIO)."""
+        offset = index * PAGE_SIZE
+        data = self.cache.memory.read(self.pages[index] * PAGE_SIZE, min(PAGE_SIZE, self.size - offset))
+        assert self._source is not None
+        self._source.write(offset, data)
 
     def next_data(self, offset: int) -> int | None:
         """The first byte at or after `offset` that is no hole (SEEK_DATA), None if there is none."""
         if offset < self._source_end:
             return offset
-        index = min((index for index in self.pages if index >= offset // PAGE_SIZE), default=None)
+        index = min((index for index in (*self.pages, *self._swapped) if index >= offset // PAGE_SIZE), default=None)
         return None if index is None else max(offset, index * PAGE_SIZE)
 
     def next_hole(self, offset: int) -> int:
         """The first byte at or after `offset` that is in a hole, or the end of the file (SEEK_HOLE)."""
         offset = max(offset, self._source_end)
-        while offset < self.size and offset // PAGE_SIZE in self.pages:
+        while offset < self.size and self._has(offset // PAGE_SIZE):
             offset = (offset // PAGE_SIZE + 1) * PAGE_SIZE
         return min(offset, self.size)
+
+    def _has(self, index: int) -> bool:
+        return index in self.pages or index in self._swapped

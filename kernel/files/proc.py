@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from emu.pte import PAGE_SIZE
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["meminfo"]
 
+SWAP_FILE: Final = b"/swapfile"
+"""What the swap area is called; where it lies on the host is nothing that the guest can use."""
+
 
 # --- the system -----------------------------------------------------------------------------------------------------
 
@@ -24,16 +27,16 @@ __all__ = ["meminfo"]
 @proc_file("/proc/meminfo")
 def meminfo(kernel: Kernel, _process: Process | None) -> bytes:
     """Memory in kB (fs/proc/meminfo.c)."""
-    frames, cache = kernel.frames, kernel.page_cache
+    frames, cache, swap = kernel.frames, kernel.page_cache, kernel.manager.swap
     pages = {
         "MemTotal": frames.total,
         "MemFree": frames.free_frames,
         "MemAvailable": frames.free_frames + cache.pages - cache.charged,
         "Buffers": 0,
         "Cached": cache.pages,
-        "SwapCached": 0,
-        "SwapTotal": 0,
-        "SwapFree": 0,
+        "SwapCached": swap.cached,
+        "SwapTotal": swap.total,
+        "SwapFree": swap.total - swap.used,
         "Shmem": cache.charged,
     }
     return b"".join(b"%-15s%9d kB\n" % (name.encode() + b":", count * PAGE_SIZE >> 10) for name, count in pages.items())
@@ -54,9 +57,32 @@ def kallsyms(kernel: Kernel, _process: Process | None) -> bytes:
 
 
 @proc_file("/proc/swaps")
-def swaps(_kernel: Kernel, _process: Process | None) -> bytes:
-    """Swap areas: there are none (mm/swapfile.c)."""
-    return b"Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"
+def swaps(kernel: Kernel, _process: Process | None) -> bytes:
+    """Swap areas in kB (swap_show in mm/swapfile.c)."""
+    swap, lines = kernel.manager.swap, [b"Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"]
+    if swap.device is not None:
+        size, used = (pages * PAGE_SIZE >> 10 for pages in (swap.total, swap.used))
+        tabs = (b"\t\t" if kilobytes < 10_000_000 else b"\t" for kilobytes in (size, used))
+        lines.append(b"%-40sfile\t\t%d%b%d%b-2\n" % (SWAP_FILE, size, next(tabs), used, next(tabs)))
+    return b"".join(lines)
+
+
+@proc_file("/proc/vmstat")
+def vmstat(kernel: Kernel, _process: Process | None) -> bytes:
+    """What paging did so far, in pages (mm/vmstat.c)."""
+    swap, faults, reclaim = kernel.manager.swap, kernel.faults.counts, kernel.reclaim
+    counts = {
+        "nr_free_pages": kernel.frames.free_frames,
+        "nr_swapcached": swap.cached,
+        "pswpin": swap.reads,
+        "pswpout": swap.writes,
+        "pgfault": faults["minor"] + faults["major"],
+        "pgmajfault": faults["major"],
+        "pgscan": reclaim.scanned,
+        "pgsteal": reclaim.reclaimed,
+        "oom_kill": kernel.oom_kills,
+    }
+    return b"".join(b"%s %d\n" % (name.encode(), count) for name, count in counts.items())
 
 
 @proc_file("/proc/version")

@@ -12,7 +12,7 @@ from ..exceptions import Errno
 from ..layout import TASK_SIZE, page_align
 from ..limits import Resource
 from ..mprotect import change_flags
-from ..pte import is_mapped
+from ..pte import is_mapped, is_swap, swap_place
 from ..vma import Vma, VmaFlag
 from . import syscall
 from .memory import may_lock
@@ -52,8 +52,11 @@ def mincore(kernel: Kernel, address: int, size: int, vector: int) -> int:
 
 
 def _is_resident(mm: AddressSpace, vma: Vma, va: int) -> bool:
-    if is_mapped(mm.page_table.lookup(va)):
+    entry = mm.page_table.lookup(va)
+    if is_mapped(entry):
         return True
+    if is_swap(entry):
+        return mm.manager.swap.page_in(swap_place(entry)[1]) is not None
     return vma.backing is not None and vma.backing.is_cached(vma.index(va))
 
 
