@@ -113,7 +113,11 @@ class FaultHandler:
         return True
 
     def deliver(self, process: Process, va: int, error_code: int) -> FaultResult:
-        """Fault a page in for a process that did not touch it itself (handle_mm_fault of get_user_pages)."""
+        """Fault a page in for a process that did not touch it itself (handle_mm_fault of get_user_pages). The last
+        frames are not for that: who touches memory himself needs them.
+        """
+        if self._kernel.reclaim.is_exhausted:
+            return FaultResult.OUT_OF_MEMORY
         result = self.handle_page_fault(process.mm, va, error_code)
         _count_for(process, result)
         return result

@@ -35,7 +35,7 @@ _NO_LRU: Final = VmaFlag.LOCKED | VmaFlag.HUGETLB
 
 
 def advice(*numbers: int) -> Callable[[Advice], Advice]:
-    """Register a function for MADV_* numbers: it gets the kernel, the address space, a VMA and the part of it that is meant."""
+    """Register a function for MADV_* numbers: it gets the kernel, the address space, a VMA, and which part is meant."""
 
     def register(body: Advice) -> Advice:
         _ADVICE.update(dict.fromkeys(numbers, body))

@@ -38,6 +38,9 @@ CLUSTER: Final = 32
 """Pages that are reclaimed at once (SWAP_CLUSTER_MAX)."""
 MOST_FAILURES: Final = 16
 """kswapd gives up after so many rounds without a page (MAX_RECLAIM_RETRIES)."""
+LEAST_PAGES: Final = 16
+"""So many are always left. With fewer, one instruction might never have its code and its operands in memory at the
+same time; then it is better that somebody dies. (Linux avoids that by scanning short lists seldom.)"""
 SCAN_WORK: Final = 150
 """Cycles to look at one page, beyond its memory accesses. Assumption: some 400 instructions of shrink_folio_list."""
 
@@ -87,7 +90,7 @@ class Reclaim:
         self.watermarks = Watermarks.of(kernel.frames.total)
         kernel.frames.low, kernel.frames.when_low = self.watermarks.low, self._when_low
         kernel.pages.observer = self
-        self.is_awake = self._is_short = False
+        self.is_awake = self._is_short = self._is_exhausted = False
         self._failures = 0
         self._credit = 0.0
         self.scanned = self.reclaimed = 0
@@ -146,7 +149,7 @@ class Reclaim:
         """A frame is wanted, and few are free: wake kswapd; below `min` reclaim at once (__alloc_pages_slowpath)."""
         self.is_awake = self._is_short = True
         if self._kernel.frames.free_frames - (1 << order) < self.watermarks.min:
-            self.shrink(CLUSTER, "direct")
+            self._is_exhausted = not self.shrink(CLUSTER, "direct")
 
     def background(self) -> None:
         """Kswapd has its turn: reclaim until `high` is reached, or nothing more can be had (balance_pgdat)."""
@@ -158,6 +161,11 @@ class Reclaim:
             if not self.shrink(min(missing, CLUSTER), "background"):
                 self._failures += 1
                 return
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether few frames are left and no page can go: what nobody waits for is not done then."""
+        return self._is_exhausted and self._kernel.frames.free_frames < self.watermarks.min
 
     def tick(self) -> None:
         """A timer interrupt. Policies that sample do it only when memory has been short."""
@@ -196,6 +204,8 @@ class Reclaim:
     def _choose(self) -> PageList | None:
         """Which list gives the next page: in proportion to its length and its weight (get_scan_count)."""
         anonymous = self.anonymous.pages if self._swap.has_room else 0
+        if anonymous + self.file.pages <= LEAST_PAGES:
+            return None
         if not anonymous or not self.file.pages:
             return self.anonymous if anonymous else self.file if self.file.pages else None
         weight = swappiness.value(self._kernel)

@@ -103,7 +103,7 @@ def test_populating_more_than_there_is_ends_where_memory_ends(make_kernel: MakeK
     kernel = make_kernel({"ram": "1M"})
     kernel.spawn(small("anonymous 0x40000000, 3, NORESERVE | 0x8000"))  # 1 GiB, MAP_POPULATE
     assert kernel.run().exit_code == 0  # what the program needs to end was there already
-    assert kernel.frames.peak == kernel.frames.total
+    assert kernel.frames.total - kernel.frames.peak < kernel.reclaim.watermarks.min  # the reserve is not for wishes
 
 
 def test_without_rights_there_is_nothing_to_populate(make_kernel: MakeKernel) -> None:
@@ -387,7 +387,8 @@ def everything(make_kernel: MakeKernel) -> tuple[Kernel, dict[str, list[Any]]]:
 
 def test_every_kind_of_event_happens_but_the_timers(everything: tuple[Kernel, dict[str, list[Any]]]) -> None:
     _, events = everything
-    assert {name for name, happened in events.items() if not happened} == {"interrupt", "fork", "cow"}
+    unseen = {"interrupt", "fork", "cow", "swap_in", "swap_out", "reclaim"}
+    assert {name for name, happened in events.items() if not happened} == unseen
 
 
 def test_events_are_frozen_have_a_cycle_and_a_pid_and_come_in_order(
