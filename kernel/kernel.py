@@ -86,8 +86,9 @@ class Kernel:
     program is loaded, so that nothing faults later. The guest's standard streams are `stdin`, `stdout` and `stderr`
     (binary files; by default empty and discarded). `root` is a directory of the host's that the guest sees as `/`,
     and `files` are files of the host's by guest path: read-only, unless the guest path ends with `:rw`; everything
-    else that the guest writes stays in its memory. Raises InputError if the machine's RAM is too small, or a file
-    cannot be read.
+    else that the guest writes stays in its memory. `swap` is the size of the swap area, kept in `swap_file` if there
+    is one, as fast as `swap_device` (swap_device.py); `swap_policy` chooses what goes there (policies/). Raises
+    InputError if the machine's RAM is too small, or a file cannot be read.
     """
 
     def __init__(
@@ -418,5 +419,7 @@ def _swap_device(size: str | int, path: Path | None, device: str) -> SwapDevice 
     """The swap device that was asked for. Raises InputError."""
     if device not in DEVICES:
         raise InputError(f"unknown swap device {device!r}; there are {', '.join(DEVICES)}")
-    slots = parse_size(size)
-    return SwapDevice(SwapFile(slots, path), DEVICES[device]) if slots else None
+    area = parse_size(size)
+    if path is not None and not area:
+        raise InputError(f"swap file {path}: say how large it shall be (--swap SIZE)")
+    return SwapDevice(SwapFile(area, path), DEVICES[device]) if area else None

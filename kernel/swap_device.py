@@ -7,6 +7,7 @@ goes with the run; a file with a name stays.
 >>> device.file.write(1, bytes(4096))
 >>> device.time_for(1), device.time_for(2), device.time_for(9)
 (81300, 1300, 81300)
+>>> device.file.close()
 """
 
 from __future__ import annotations

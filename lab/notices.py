@@ -37,7 +37,9 @@ class Notices:
 
     def ended(self, result: Result) -> None:
         """Explain the end of the run, where it needs that."""
-        until = self._session.options.until
+        until, swap = self._session.options.until, self._session.kernel.manager.swap
+        if swap.error:
+            self._say(f"swap: {swap.error}")
         if result.halt is Halt.INSTRUCTION_LIMIT:
             limit = self._session.options.max_instructions
             place = self._locator.instruction_at(self._session.machine.cpu.rip, self._session.machine.pid)

@@ -62,6 +62,10 @@ class Options:
     aslr: bool = False
     root: str | None = None
     files: tuple[str, ...] = ()
+    swap: str = "0"
+    swap_file: str | None = None
+    swap_device: str = "nvme"
+    swap_policy: str = "active_inactive"
     seed: int = 1
     until: str | None = None
     max_instructions: int = MAX_INSTRUCTIONS
@@ -183,6 +187,20 @@ _MACHINE: Final = (
     ),
     click.option("--aslr", is_flag=True, help="Put stack, mmap area and heap at random places (see --seed)."),
     click.option("--populate", is_flag=True, help="Give memory its frames at once: no demand paging."),
+    click.option("--swap", default="0", metavar="SIZE", help="Size of the swap area, such as 256M; none by default."),
+    click.option("--swap-file", metavar="FILE", help="Keep the swap area in FILE; by default it is a temporary file."),
+    click.option(
+        "--swap-device",
+        type=click.Choice(["nvme", "ssd", "disk"]),
+        default="nvme",
+        help="How long the swap area takes.",
+    ),
+    click.option(
+        "--swap-policy",
+        default="active_inactive",
+        metavar="NAME",
+        help="Which page gives way: a policy of docs/policies.md, or FILE.py:CLASS for your own.",
+    ),
     click.option("--root", metavar="DIR", help="A folder that the programs see as /; it is read, never written."),
     click.option(
         "--file",

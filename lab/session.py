@@ -27,6 +27,7 @@ from typing import Any, BinaryIO, Final
 
 from emu import Halt, InputError, Machine
 from emu.elf import load_program
+from emu.pte import PAGE_SIZE
 from kernel import Kernel, Result
 
 from .options import Options
@@ -77,6 +78,10 @@ class Session:
             stderr=stderr,
             root=Path(options.root) if options.root is not None else None,
             files=dict(map(host_file, options.files)),
+            swap=options.swap,
+            swap_file=Path(options.swap_file) if options.swap_file is not None else None,
+            swap_device=options.swap_device,
+            swap_policy=options.swap_policy,
         )
 
     def _choose_pti(self, wanted: bool | None) -> bool:
@@ -107,6 +112,7 @@ class Session:
             "arguments": list(self.options.arguments),
             "cpu": self.machine.profile.name,
             "ram": self.machine.ram.size,
+            "swap": self.kernel.manager.swap.total * PAGE_SIZE,
             "engine": self.machine.engine,
             "tlb_policy": self.machine.tlb_policy,
             "pti": "on" if self.pti else "off",

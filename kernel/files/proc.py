@@ -67,24 +67,6 @@ def swaps(kernel: Kernel, _process: Process | None) -> bytes:
     return b"".join(lines)
 
 
-@proc_file("/proc/vmstat")
-def vmstat(kernel: Kernel, _process: Process | None) -> bytes:
-    """What paging did so far, in pages (mm/vmstat.c)."""
-    swap, faults, reclaim = kernel.manager.swap, kernel.faults.counts, kernel.reclaim
-    counts = {
-        "nr_free_pages": kernel.frames.free_frames,
-        "nr_swapcached": swap.cached,
-        "pswpin": swap.reads,
-        "pswpout": swap.writes,
-        "pgfault": faults["minor"] + faults["major"],
-        "pgmajfault": faults["major"],
-        "pgscan": reclaim.scanned,
-        "pgsteal": reclaim.reclaimed,
-        "oom_kill": kernel.oom_kills,
-    }
-    return b"".join(b"%s %d\n" % (name.encode(), count) for name, count in counts.items())
-
-
 @proc_file("/proc/version")
 def version(_kernel: Kernel, _process: Process | None) -> bytes:
     """Which Linux this behaves like."""

@@ -19,6 +19,7 @@ class Nru(ReplacementPolicy):
     def __init__(self, bits: PageBits, seed: int = 1) -> None:
         super().__init__(bits, seed)
         self._used: dict[int, bool] = {}  # in this period, as far as it was seen
+        self._lowest: list[int] = []  # the lowest class as it was when it was looked at last
 
     def added(self, page: int) -> None:
         """It was just used."""
@@ -28,13 +29,25 @@ class Nru(ReplacementPolicy):
         """Gone."""
         del self._used[page]
 
+    def refused(self, page: int) -> None:
+        """It stays in its class, but is not asked again until the classes are made anew."""
+
     def tick(self) -> None:
         """A new period: nothing was used in it yet."""
         for page in self._used:
             self._used[page] = self.bits.referenced(page)
 
     def victim(self) -> int:
-        """One of the lowest class: unused and clean, unused and dirty, used and clean, used and dirty."""
+        """One of the lowest class. When the class has no page left, all pages are looked at again."""
+        while self._lowest:
+            page = self._lowest.pop()
+            if page in self._used:
+                return page
+        self._lowest = self._classify()
+        return self._lowest.pop()
+
+    def _classify(self) -> list[int]:
+        """The lowest class, shuffled: unused and clean, unused and dirty, used and clean, or used and dirty."""
         classes: list[list[int]] = [[], [], [], []]
         for page in self._used:
             self._used[page] |= self.bits.referenced(page)
@@ -42,7 +55,8 @@ class Nru(ReplacementPolicy):
         lowest = next(pages for pages in classes if pages)
         if lowest is classes[2] or lowest is classes[3]:
             self._used = dict.fromkeys(self._used, False)  # a period in which all were used says nothing
-        return self.random.choice(lowest)
+        self.random.shuffle(lowest)
+        return lowest
 
 
 @policy("aging")

@@ -23,6 +23,7 @@ class WsClock(ReplacementPolicy):
         super().__init__(bits, seed)
         self._last_use: dict[int, int] = {}  # in the order of the clock
         self._now = 0
+        self._oldest: list[int] = []  # what a round without success left: the oldest last
 
     def added(self, page: int) -> None:
         """Behind the hand."""
@@ -35,9 +36,21 @@ class WsClock(ReplacementPolicy):
     def tick(self) -> None:
         """Virtual time passes."""
         self._now += 1
+        self._oldest.clear()
+
+    def refused(self, page: int) -> None:
+        """Behind the hand, with the age that it has."""
+        self._last_use[page] = self._last_use.pop(page)
 
     def victim(self) -> int:
-        """One round of the hand at most."""
+        """One round of the hand at most. What it found out serves until the next tick."""
+        while self._oldest:
+            page = self._oldest.pop()
+            if page in self._last_use:
+                return page
+        return self._round()
+
+    def _round(self) -> int:
         outside: int | None = None
         for _ in range(len(self._last_use)):
             page, last_use = next(iter(self._last_use.items()))
@@ -49,4 +62,7 @@ class WsClock(ReplacementPolicy):
                 outside = page if outside is None else outside
             del self._last_use[page]
             self._last_use[page] = last_use
-        return min(self._last_use, key=self._last_use.__getitem__) if outside is None else outside
+        if outside is not None:
+            return outside
+        self._oldest = sorted(self._last_use, key=self._last_use.__getitem__, reverse=True)
+        return self._oldest.pop()
