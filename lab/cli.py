@@ -34,6 +34,7 @@ from .options import (
     syntax_option,
     until_option,
 )
+from .policies_command import policies
 from .running import begin, run_session
 from .terminal import Status, console, has_colour, say, width
 
@@ -147,7 +148,7 @@ def cli(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for _command in (compare, maps, validate, walk):
+for _command in (compare, maps, policies, validate, walk):
     cli.add_command(_command)
 
 

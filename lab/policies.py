@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from emu import AccessEvent, InputError, InstructionEvent
+from emu import InputError
+from emu.events import AccessEvent, InstructionEvent
 from emu.pte import PAGE_SHIFT
 from kernel.policies import Optimal, find_policy, next_uses
 

@@ -1,9 +1,13 @@
-# More memory, more faults: Belady's anomaly (1969), with twelve references to five pages.
+# belady: more memory, more faults
 #
-#   cr3 policies programs/belady.asm --frames 3..5        FIFO: 9 faults with 3 frames, 10 with 4
+# What it teaches: the anomaly that Belady found in 1969. Under FIFO replacement these twelve uses of
+# five pages, 0 1 2 3 0 1 4 0 1 2 3 4, fault 9 times with three frames and 10 times with four. LRU and
+# OPT never do that. The pages are code that jumps from one to the other; where to go next is kept in
+# a register, so that no other page is ever used.
 #
-# The program is five pages of code that jump from one to the other, in the order 0 1 2 3 0 1 4 0 1 2 3 4. Where to go
-# next is kept in a register, so that nothing but these pages is ever used.
+# Try:  cr3 policies programs/belady.asm --frames 3..5
+#
+# expect: exit 0
 
         .equ    PAGE, 4096
         .equ    END, 15
@@ -20,17 +24,18 @@
 1:      mov     edi, 0
         mov     eax, 60
         syscall
-        .balign PAGE
         .endm
 
         .text
         .balign PAGE
 page0:  go_on
-        go_on                                   # pages 1 to 4
-        go_on
-        go_on
-page4:
+
         .globl  _start
 _start: lea     rbx, [rip + page0]
-        mov     rax, 0xF432104103210            # read from its end
+        mov     rax, 0xF43210410321             # page 0 is the first; then from the right to the left
+        jmp     page0
+
+        .rept   4                               # pages 1 to 4
+        .balign PAGE
         go_on
+        .endr
