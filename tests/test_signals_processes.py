@@ -80,7 +80,8 @@ CHILDREN = {
     "a wait goes on": """
         handle SIGUSR1, plain, SA_RESTART; fork_child child
         invoke WAIT4, -1, rbx, 0, 0; sub rax, r15; show rax; show [rbx]; invoke EXIT, 0
-        child: sleep 50000000; invoke GETPPID; mov r12, rax; invoke KILL, r12, SIGUSR1; sleep 50000000; invoke EXIT, 4""",
+        child: sleep 50000000; invoke GETPPID; mov r12, rax; invoke KILL, r12, SIGUSR1
+        sleep 50000000; invoke EXIT, 4""",
     "a child has the handlers and the mask, but nothing pending": """
         handle SIGUSR1, plain; mask 0, 0xa00; raise SIGUSR2; fork_child child
         invoke WAIT4, r15, rbx, 0, 0; show [rbx]; invoke SIGPENDING, rbx, 8; show [rbx]; invoke EXIT, 0
