@@ -22,8 +22,11 @@ __all__ = ["policies"]
     cls=ProgramCommand,
     examples=[
         ("cr3 policies programs/belady.asm --frames 3..5", "Belady's anomaly: see fifo with 3 and with 4 frames."),
-        ("cr3 policies programs/matmul.asm --frames 4..64 --plot faults.svg", "A curve for each policy."),
-        ("cr3 policies programs/sieve.asm --policy lru,./mine.py:Mine", "Your own against another."),
+        (
+            "cr3 policies programs/matmul.asm --frames 3..10 --max-instructions 100k --plot faults.svg",
+            "A curve for each policy.",
+        ),
+        ("cr3 policies programs/belady.asm --frames 3,4 --policy fifo,opt --json", "Two of them, for machines."),
     ],
 )
 @programs_argument
@@ -40,11 +43,13 @@ def policies(options: Options, frames: str, chosen: str | None, plot_file: str |
     print goes to standard error.
     """
     begin(options)
-    from kernel.policies import policy_names
+    from kernel.policies import find_policy, policy_names
 
     from .policies import as_dict, compare, frame_counts, plot
 
     counts, names = frame_counts(frames), chosen.split(",") if chosen else policy_names()
+    for name in names:
+        find_policy(name)
     recording = _record(options)
     done = [0, 0]
     status = Status(lambda: f"{done[0]} of {done[1]} replays")
