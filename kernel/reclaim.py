@@ -75,7 +75,7 @@ class PageList:
 
 
 class Reclaim:
-    """Knows all pages that can be reclaimed, and does it. `scanned` and `reclaimed` count pages.
+    """Knows all pages that can be reclaimed, and does it. `scanned_by` and `reclaimed_by` count pages.
 
     Raises InputError for a policy that there is not, or one that would have to know the future.
     """
@@ -93,7 +93,9 @@ class Reclaim:
         self.is_awake = self._is_short = self._is_exhausted = False
         self._failures = 0
         self._credit = 0.0
-        self.scanned = self.reclaimed = 0
+        self.scanned = 0
+        self.scanned_by = {"background": 0, "direct": 0}
+        self.reclaimed_by = {"background": 0, "direct": 0}
         if policy.sees_accesses and kernel.machine.engine == "access":
             kernel.on("access", lambda event: self._accessed(event.pa >> 12))
 
@@ -194,7 +196,8 @@ class Reclaim:
 
     def _finish(self, kind: str, scanned: int, done: int) -> None:
         kernel = self._kernel
-        self.reclaimed += done
+        self.scanned_by[kind] += scanned
+        self.reclaimed_by[kind] += done
         if done:
             self._failures = 0
         kernel.machine.charge("kernel_work", SCAN_WORK * scanned)

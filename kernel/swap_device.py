@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import struct
 import tempfile
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -61,6 +62,7 @@ class SwapFile:
             self._write_at(0, self._header())
         except OSError as error:
             raise InputError(f"swap file {path or ''}: {error.strerror}") from None
+        weakref.finalize(self, self._file.close)  # a kernel that is never closed keeps no file open
 
     def _header(self) -> bytes:
         """Union swap_header (include/linux/swap.h): version, last page, and the signature at the page's end."""

@@ -199,7 +199,7 @@ def test_a_file_has_the_lines_of_the_real_kernels_file(name: str, make_kernel: M
 
 SAME_IN_STATUS = (
     *("VmLck", "VmPin", "RssAnon", "RssShmem", "VmData", "VmStk", "VmExe", "VmSwap"),
-    *("Threads", "SigPnd", "SigBlk", "SigIgn", "SigCgt", "Uid", "Gid", "State", "Umask", "Kthread"),
+    *("Threads", "SigPnd", "SigBlk", "SigCgt", "Uid", "Gid", "State", "Umask", "Kthread"),
 )
 
 

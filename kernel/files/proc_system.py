@@ -37,10 +37,12 @@ def vmstat(kernel: Kernel, _process: Process | None) -> bytes:
         "nr_swapcached": kernel.manager.swap.cached,
         "pswpin": kernel.manager.swap.reads,
         "pswpout": kernel.manager.swap.writes,
-        "pgscan": kernel.reclaim.scanned,
-        "pgsteal": kernel.reclaim.reclaimed,
         "pgfault": faults["minor"] + faults["major"],
         "pgmajfault": faults["major"],
+        "pgsteal_kswapd": kernel.reclaim.reclaimed_by["background"],
+        "pgsteal_direct": kernel.reclaim.reclaimed_by["direct"],
+        "pgscan_kswapd": kernel.reclaim.scanned_by["background"],
+        "pgscan_direct": kernel.reclaim.scanned_by["direct"],
         "oom_kill": kernel.oom_kills,
     }
     return b"".join(b"%s %d\n" % (name.encode(), count) for name, count in counts.items())
