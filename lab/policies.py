@@ -220,6 +220,7 @@ def plot(path: str, title: str, frames: list[int], faults: dict[str, list[int]])
         axes.plot(frames, counts, marker="osv^D<>pPX*h"[index % 12], markersize=4, linewidth=1.2, label=name)
     axes.set(title=title, xlabel="frames", ylabel="page faults")
     axes.set_ylim(bottom=0)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
     axes.legend()
     try:
