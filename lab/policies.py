@@ -212,6 +212,7 @@ def plot(path: str, title: str, frames: list[int], faults: dict[str, list[int]])
         raise InputError(f"--plot {path}: the name must end in .svg, .png or .pdf")
     try:
         from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
     except ImportError:
         raise InputError('--plot needs matplotlib: pip install "cr3-lab[plot]"') from None
     figure = Figure(figsize=(8, 5), layout="constrained")
@@ -220,7 +221,7 @@ def plot(path: str, title: str, frames: list[int], faults: dict[str, list[int]])
         axes.plot(frames, counts, marker="osv^D<>pPX*h"[index % 12], markersize=4, linewidth=1.2, label=name)
     axes.set(title=title, xlabel="frames", ylabel="page faults")
     axes.set_ylim(bottom=0)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend()
     try:
