@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 from emu.pte import PAGE_SHIFT, PAGE_SIZE
 
 from .exceptions import Errno
-from .layout import MMAP_BASE, MMAP_MIN_ADDR, MMAP_MIN_HINT, STACK_TOP, TASK_SIZE, page_align
-from .limits import Limits, Resource
+from .layout import MMAP_BASE, MMAP_MIN_HINT, STACK_TOP, TASK_SIZE, page_align
+from .limits import INFINITY, Limits, Resource
 from .memory import PhysicalMemory
 from .memory_manager import MemoryManager
 from .page_table import PageTable
@@ -53,7 +53,7 @@ class AddressSpace:
         self.data_size = 0  # of the program's initialised data, which counts against RLIMIT_DATA with the heap
         self.context_id = next(manager.context_ids)
         self.tlb_generation = 0
-        self.peak_pages = self.peak_resident = 0
+        self.peak_pages = 0
         self.lock_future = 0
         self.faults_of_exec = 0
         self.exe: File | None = None
@@ -99,7 +99,7 @@ class AddressSpace:
             raise Errno(errno.ENOMEM)
         if start % PAGE_SIZE:
             raise Errno(errno.EINVAL)
-        if start < MMAP_MIN_ADDR:
+        if start < self.manager.mmap_min_addr:
             raise Errno(errno.EPERM)
         if not replace and self.vmas.overlapping(start, start + size):
             raise Errno(errno.EEXIST)
@@ -112,31 +112,35 @@ class AddressSpace:
         (thp_get_unmapped_area).
         """
         if huge and not hint and size % HUGE == 0:
-            padded = self.vmas.gap(size + HUGE, MMAP_MIN_ADDR, self.mmap_base)
+            padded = self.vmas.gap(size + HUGE, self.manager.mmap_min_addr, self.mmap_base)
             if padded is not None:
                 return (padded & -HUGE) + HUGE
         if hint:
-            hint = max(hint, MMAP_MIN_HINT)  # round_hint_to_min
+            hint = max(hint, MMAP_MIN_HINT, self.manager.mmap_min_addr)  # round_hint_to_min
         if 0 < hint <= TASK_SIZE - size and not self.vmas.overlapping(hint, hint + size):
             above = self.vmas.find_next(hint)
             if above is None or hint + size <= above.start_gap:
                 return hint
-        gap = self.vmas.gap(size, MMAP_MIN_ADDR, self.mmap_base)
+        gap = self.vmas.gap(size, self.manager.mmap_min_addr, self.mmap_base)
         if gap is None:
-            gap = self.vmas.gap(size, MMAP_MIN_ADDR, TASK_SIZE)  # bottom-up is the last resort, above the base, too
+            gap = self.vmas.gap(
+                size, self.manager.mmap_min_addr, TASK_SIZE
+            )  # bottom-up is the last resort, above the base, too
         if gap is None:
             raise Errno(errno.ENOMEM)
         return gap
 
     def check_limits(self, pages: int, flags: int) -> None:
         """Whether so many more pages are within RLIMIT_AS and RLIMIT_DATA (may_expand_vm). Raises Errno(ENOMEM)."""
-        if (self.total_pages + pages) << PAGE_SHIFT > self.limits.soft(Resource.AS):
+        most = self.limits.soft(Resource.AS)
+        if most != INFINITY and (self.total_pages + pages) << PAGE_SHIFT > most:
             raise Errno(errno.ENOMEM)
         self.check_data(pages, flags)
 
     def check_data(self, pages: int, flags: int) -> None:
         """Whether so many more pages are within RLIMIT_DATA, if these are data. Raises Errno(ENOMEM)."""
-        if _is_data(flags) and (self.data_pages + pages) << PAGE_SHIFT > self.limits.soft(Resource.DATA):
+        most = self.limits.soft(Resource.DATA)
+        if most != INFINITY and _is_data(flags) and (self.data_pages + pages) << PAGE_SHIFT > most:
             raise Errno(errno.ENOMEM)
 
     def check_locked(self, pages: int, flags: int) -> None:
@@ -211,7 +215,7 @@ class AddressSpace:
         """The stack VMA, extended down to `address`, if that is within the limit and keeps the gap (expand_stack)."""
         vma = self.vmas.find_next(address)
         start = address & PAGE_MASK
-        if vma is None or not vma.flags & VmaFlag.GROWS_DOWN or start < MMAP_MIN_ADDR:
+        if vma is None or not vma.flags & VmaFlag.GROWS_DOWN or start < self.manager.mmap_min_addr:
             return None
         if vma.end - start > self.limits.soft(Resource.STACK):
             return None
@@ -279,7 +283,7 @@ class AddressSpace:
     @property
     def total_pages(self) -> int:
         """Pages that are promised (total_vm)."""
-        return sum(vma.pages for vma in self.vmas)
+        return self.vmas.pages
 
     @property
     def data_pages(self) -> int:
@@ -323,10 +327,6 @@ class AddressSpace:
         """Whether a page is there that can be read, or written, without a fault."""
         entry = self.page_table.lookup(va)
         return bool(entry & P and (not write or entry & W))
-
-    def is_present(self, va: int) -> bool:
-        """Whether a page is there, whatever its rights."""
-        return is_mapped(self.page_table.lookup(va))
 
 
 def _is_data(flags: int) -> bool:

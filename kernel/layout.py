@@ -40,8 +40,6 @@ MMAP_MIN_ADDR: Final = 0x1000
 CONFIG_DEFAULT_MMAP_MIN_ADDR, 4096 in mm/Kconfig)."""
 MMAP_MIN_HINT: Final = 0x1_0000
 """Lowest address that the kernel chooses near a hint (CONFIG_LSM_MMAP_MIN_ADDR; round_hint_to_min)."""
-STACK_LIMIT: Final = 8 << 20
-"""RLIMIT_STACK."""
 STACK_GAP: Final = 128 << 20
 """Kept free below the stack's top for it to grow (MIN_GAP in arch/x86/mm/mmap.c, without randomisation)."""
 MMAP_BASE: Final = STACK_TOP - STACK_GAP

@@ -8,6 +8,7 @@ from typing import Any
 
 from .asid import TlbContexts
 from .frames import FrameAllocator
+from .layout import MMAP_MIN_ADDR
 from .memory import EarlyMemory, KernelMemory
 from .overcommit import Overcommit
 from .page_table import PageTable
@@ -35,5 +36,7 @@ class MemoryManager:
     zero_pfn: int
     swap: Swap
     context_ids: Any = field(default_factory=lambda: count(1))
+    mmap_min_addr: int = MMAP_MIN_ADDR
+    """Lowest address that a program can map (vm.mmap_min_addr)."""
     max_map_count: int = 65530
     """Most VMAs of one process (vm.max_map_count)."""

@@ -13,7 +13,7 @@ from emu.pte import PAGE_SHIFT, PAGE_SIZE
 
 from .address_space import AddressSpace
 from .exceptions import Errno
-from .layout import MMAP_MIN_ADDR, TASK_SIZE, page_align
+from .layout import TASK_SIZE, page_align
 from .pte import is_mapped, is_special, pfn_of
 from .vma import Vma, VmaFlag
 
@@ -119,7 +119,7 @@ def _move_to(mm: AddressSpace, old: int, old_size: int, new_size: int, flags: in
     """Move to a chosen place; what was there is unmapped first (mremap_to). Raises Errno."""
     vma = _movable(mm, old, min(old_size, new_size) if old_size else 0, new_size)
     if flags & FIXED:
-        if new < MMAP_MIN_ADDR:
+        if new < mm.manager.mmap_min_addr:
             raise Errno(errno.EPERM)
         mm.unmap(new, new_size)
     if old_size > new_size:

@@ -200,6 +200,7 @@ class VmaSet:
 
     def __init__(self) -> None:
         self._by_start: Any = SortedDict()
+        self.pages = 0  # of all of them
         self._recent: Vma | None = None  # the one found last: faults come in clusters
 
     def __iter__(self) -> Iterator[Vma]:
@@ -252,6 +253,7 @@ class VmaSet:
 
     def insert(self, vma: Vma, *, merge: bool = True) -> None:
         """Add a VMA to a free range, merged with its neighbours where they match (vma_merge)."""
+        self.pages += vma.pages
         lower, upper = self.neighbours(vma) if merge else (None, None)
         if lower is not None and not (lower.continues(vma) and lower.shares_anon_vma(vma)):
             lower = None
@@ -276,6 +278,7 @@ class VmaSet:
             if vma.end > end:
                 self._put(vma.part(end, vma.end), vma)
             pieces.append(vma.part(start, end))
+            self.pages -= pieces[-1].pages
         return pieces
 
     def _put(self, part: Vma, whole: Vma) -> None:
@@ -285,6 +288,7 @@ class VmaSet:
 
     def replace(self, old: Vma, new: Vma) -> None:
         """Put `new` where `old` was."""
+        self.pages += new.pages - old.pages
         del self._by_start[old.start]
         self._by_start[new.start] = new
         self._recent = None

@@ -53,6 +53,13 @@ MMAP = {
     "an offset with the sign bit": """
         mov r12, 0xfffffffffffff000; invoke MMAP, 0, PAGE, 3, 0x22, -1, r12; show rax
         invoke MMAP, 0, 2 * PAGE, 3, 0x22, -1, r12; show rax""",
+    "huge pages from an empty pool": """
+        anonymous 0x200000, 3, 0x40022; show rax; anonymous 0x200000, 3, 0x54040022; show rax
+        anonymous 0x40000000, 3, 0x78040022; show rax; anonymous PAGE, 3, 0x40022; show rax
+        anonymous 0x200000, 3, 0x40021; show rax""",
+    "huge pages of a size that there is not": """
+        anonymous 0x200000, 3, 0x40040022; show rax; anonymous 0, 3, 0x40022; show rax
+        invoke MMAP, 0, PAGE, 3, 0x40002, 0, 0; show rax""",
     "neighbours become one": """
         anonymous PAGE, 3, AT, 0x10000000; anonymous PAGE, 3, AT, 0x10002000; anonymous PAGE, 3, AT, 0x10001000
         show rax; anonymous PAGE, 1, AT, 0x10003000; anonymous PAGE, 3, AT, 0x10004000""",

@@ -22,18 +22,21 @@ __all__ = [
 
 
 @knob("/proc/sys/vm/overcommit_memory", default=0, maximum=2)
-def overcommit_memory(_kernel: Kernel, _value: int) -> None:
+def overcommit_memory(kernel: Kernel, value: int) -> None:
     """0: refuse only what is obviously too much; 1: promise everything; 2: promise only what can be kept."""
+    kernel.manager.overcommit.mode = value
 
 
 @knob("/proc/sys/vm/overcommit_ratio", default=50)
-def overcommit_ratio(_kernel: Kernel, _value: int) -> None:
+def overcommit_ratio(kernel: Kernel, value: int) -> None:
     """Percent of RAM that may be promised beside swap, with overcommit_memory 2."""
+    kernel.manager.overcommit.ratio = value
 
 
 @knob("/proc/sys/vm/mmap_min_addr", default=MMAP_MIN_ADDR)
-def mmap_min_addr(_kernel: Kernel, _value: int) -> None:
+def mmap_min_addr(kernel: Kernel, value: int) -> None:
     """The lowest address that a program can map."""
+    kernel.manager.mmap_min_addr = value
 
 
 @knob("/proc/sys/vm/swappiness", default=60, maximum=200)
@@ -42,8 +45,9 @@ def swappiness(_kernel: Kernel, _value: int) -> None:
 
 
 @knob("/proc/sys/vm/max_map_count", default=65530)
-def max_map_count(_kernel: Kernel, _value: int) -> None:
+def max_map_count(kernel: Kernel, value: int) -> None:
     """The most mappings that a process may have."""
+    kernel.manager.max_map_count = value
 
 
 @knob("/proc/sys/kernel/pid_max", default=32768, minimum=301, maximum=4194304)

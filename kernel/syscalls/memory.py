@@ -29,6 +29,10 @@ __all__ = ["brk", "madvise", "may_lock", "mmap", "mprotect", "mremap", "munmap"]
 PROT_ALL: Final = 7
 
 
+HUGE_SIZES: Final = (0, 21, 30)
+"""Binary logarithms that MAP_HUGETLB may ask for; 0 is the default, 2 MiB."""
+
+
 class Map:
     """MAP_* (include/uapi/linux/mman.h)."""
 
@@ -45,6 +49,8 @@ class Map:
     NONBLOCK: Final = 0x1_0000
     STACK: Final = 0x2_0000
     HUGETLB: Final = 0x4_0000
+    HUGE_SHIFT: Final = 26
+    HUGE_MASK: Final = 0x3F
     FIXED_NOREPLACE: Final = 0x10_0000
     LEGACY: Final = 0x0F_DFFF
     """What MAP_SHARED_VALIDATE knows (LEGACY_MAP_MASK), roughly."""
@@ -59,7 +65,8 @@ def mmap(kernel: Kernel, address: int, size: int, prot: int, flags: int, fd: int
     if size == 0:
         raise Errno(errno.EINVAL)
     if flags & Map.HUGETLB:
-        raise Errno(errno.ENOMEM if flags & Map.ANONYMOUS else errno.EINVAL)  # no huge page is in the pool
+        is_known = flags >> Map.HUGE_SHIFT & Map.HUGE_MASK in HUGE_SIZES
+        raise Errno(errno.ENOMEM if file is None and is_known else errno.EINVAL)  # no huge page is in a pool
     mm = kernel.current.mm
     start = mm.place(
         address,
