@@ -21,8 +21,8 @@ _NATIVE_CAUSES = (
 class Clock:
     """The cycle clock of one machine."""
 
-    def __init__(self, state: State, costs: Costs) -> None:
-        self._state, self._costs = state, costs
+    def __init__(self, state: State, costs: Costs, frequency_mhz: int) -> None:
+        self._state, self._costs, self._frequency_mhz = state, costs, frequency_mhz
         state.cost_syscall, state.cost_sysret, state.cost_iret = costs.syscall, costs.sysret, costs.iret
         state.cost_swapgs, state.cost_stac_clac = costs.swapgs, costs.stac_clac
         state.cost_page_fault = costs.page_fault
@@ -54,6 +54,14 @@ class Clock:
     def now(self) -> int:
         """Cycles since power-on."""
         return sum(self._native()) + self._sum
+
+    def nanoseconds(self, cycles: int) -> int:
+        """So many cycles as time, rounded down."""
+        return cycles * 1000 // self._frequency_mhz
+
+    def cycles(self, nanoseconds: int) -> int:
+        """So much time in cycles, rounded down."""
+        return nanoseconds * self._frequency_mhz // 1000
 
     def by_cause(self) -> dict[str, int]:
         """Cycles of each cause; causes that cost nothing so far are left out, except instructions."""

@@ -37,8 +37,6 @@ DYNAMIC_ASIDS: Final = 6
 """TLB_NR_DYN_ASIDS, asm/tlbflush.h."""
 FLUSH_CEILING: Final = 33
 """Pages that are flushed one by one; for more it is cheaper to flush all (tlb_single_page_flush_ceiling)."""
-
-
 USER_PCID: Final = 1 << 11
 """The PCID of a process's user half (X86_CR3_PTI_PCID_USER_BIT)."""
 INVPCID_ADDRESS: Final = 0
@@ -81,11 +79,6 @@ class TlbContexts:
         self._asid = 0
         self.loaded: AddressSpace | None = None
         self.skip: set[str] = set()
-
-    @property
-    def owners(self) -> tuple[int, ...]:
-        """Context ids of the address spaces that have a PCID now, 0 for none."""
-        return tuple(context.owner for context in self._contexts)
 
     # --- switching --------------------------------------------------------------------------------------------------
 

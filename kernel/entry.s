@@ -67,13 +67,21 @@
         xor r15d, r15d
 .endm
 
-.macro SWITCH_TO_KERNEL_CR3 scratch     # never flushes where there are PCIDs
+.macro SET_NOFLUSH_BIT reg
+        .if X86_FEATURE_PCID
+        bts \reg, CR3_NOFLUSH_BIT
+        .endif
+.endm
+
+.macro ADJUST_KERNEL_CR3 reg            # never flushes where there are PCIDs
+        SET_NOFLUSH_BIT \reg
+        and \reg, ~PTI_MASK
+.endm
+
+.macro SWITCH_TO_KERNEL_CR3 scratch
         .if X86_FEATURE_PTI
         mov \scratch, cr3
-        .if X86_FEATURE_PCID
-        bts \scratch, CR3_NOFLUSH_BIT
-        .endif
-        and \scratch, ~PTI_MASK
+        ADJUST_KERNEL_CR3 \scratch
         mov cr3, \scratch
         .endif
 .endm
@@ -106,10 +114,7 @@
         mov \scratch, \save
         bt \scratch, PTI_USER_PGTABLE_BIT
         jnc 2f
-        .if X86_FEATURE_PCID
-        bts \scratch, CR3_NOFLUSH_BIT
-        .endif
-        and \scratch, ~PTI_MASK
+        ADJUST_KERNEL_CR3 \scratch
         mov cr3, \scratch
 2:
         .endif
@@ -119,9 +124,7 @@
         .if X86_FEATURE_PTI
         bt \save, PTI_USER_PGTABLE_BIT
         jnc 2f
-        .if X86_FEATURE_PCID
-        bts \save, CR3_NOFLUSH_BIT
-        .endif
+        SET_NOFLUSH_BIT \save
         mov cr3, \save
 2:
         .endif

@@ -88,7 +88,7 @@ def _tell_parent(kernel: Kernel, process: Process) -> None:
     action = parent.signals.action(SIGCHLD)
     is_unwanted = process.exit_signal == SIGCHLD and action.handler == SIG_IGN
     if process.exit_signal and not is_unwanted:
-        ticks = kernel.cycles_to_ticks(process.cycles)
+        ticks = kernel.ticks(process.cycles)
         kind, status = (CLD_KILLED, process.signal) if process.signal else (CLD_EXITED, process.exit_code)
         send_signal(kernel, parent, SigInfo(process.exit_signal, kind, None, process.pid, status or 0, ticks))
     if is_unwanted or (process.exit_signal == SIGCHLD and action.flags & SA_NOCLDWAIT):

@@ -35,7 +35,7 @@ PAGE_MASK: Final = ~(PAGE_SIZE - 1)
 FAULT_AROUND: Final = 16 * PAGE_SIZE
 """fault_around_bytes, mm/memory.c."""
 WRITE, FETCH = int(ErrorCode.W), int(ErrorCode.I)
-PRESENT, WRITABLE, NO_EXECUTE, DIRTY = int(Pte.P), int(Pte.W), int(Pte.NX), int(Pte.D)
+WRITABLE, DIRTY = int(Pte.W), int(Pte.D)
 
 
 class FaultResult(Enum):
@@ -55,11 +55,11 @@ class FaultResult(Enum):
     BUS_ERROR = auto()  # beyond the end of the file: SIGBUS, BUS_ADRERR
     OUT_OF_MEMORY = auto()
 
-    def __init__(self, number: int) -> None:
-        self.resolved = number <= 9
+    def __init__(self, _number: int) -> None:
+        self.resolved = self._name_ not in ("BAD_ADDRESS", "BAD_ACCESS", "BUS_ERROR", "OUT_OF_MEMORY")
         """Whether the access will succeed when it is repeated."""
-        self.copies = number in (5, 6)
-        self.major = number == 7
+        self.copies = self._name_ in ("COPY_ON_WRITE", "REUSE")
+        self.major = self._name_ == "SWAP_IN"
         """Whether a device had to be read."""
 
 
@@ -173,10 +173,14 @@ class FaultHandler:
             zero = user_pte(self._manager.zero_pfn, vma.flags) | SPECIAL
             self._memory.store64(pte, zero)
             return FaultResult.ZERO_PAGE
-        pfn = self._new_page(mm, vma, va)
-        self._memory.clear_frame(pfn)
+        pfn = self._new_zeros(mm, vma, va)
         self._memory.store64(pte, user_pte(pfn, vma.flags, dirty=True))
         return FaultResult.DEMAND_ZERO
+
+    def _new_zeros(self, mm: AddressSpace, vma: Vma, va: int) -> int:
+        pfn = self._new_page(mm, vma, va)
+        self._memory.clear_frame(pfn)
+        return pfn
 
     def _new_page(self, mm: AddressSpace, vma: Vma, va: int) -> int:
         if vma.anon_vma is None:
@@ -194,12 +198,7 @@ class FaultHandler:
         if cached is None:
             raise Errno(errno.EFAULT)
         if error_code & WRITE and not vma.flags & VmaFlag.SHARED:
-            self._pages.get(cached)  # a new page may cost others their frames, but not this one
-            try:
-                pfn = self._new_page(mm, vma, va)
-                self._memory.copy_frame(pfn, cached)
-            finally:
-                self._pages.put(cached)
+            pfn = self._copy(mm, vma, va, cached)
             self._memory.store64(pte, user_pte(pfn, vma.flags, dirty=True))
             return FaultResult.FILE
         self._map_cached(mm, vma, va, pte, cached, dirty=error_code & WRITE != 0)
@@ -235,7 +234,7 @@ class FaultHandler:
             self._memory.store64(pte, user_pte(pfn, vma.flags, dirty=True))
             self._tell_copy(va, pfn, pfn)
             return FaultResult.REUSE
-        copy = self._copy(mm, vma, va, pfn, special)
+        copy = self._new_zeros(mm, vma, va) if special else self._copy(mm, vma, va, pfn)
         # The old translation must be gone before the new one can be used (ptep_clear_flush), and the old frame is
         # let go last: while the TLB still had it, this process could read it.
         self._memory.store64(pte, 0)
@@ -246,12 +245,8 @@ class FaultHandler:
         self._tell_copy(va, pfn, copy)
         return FaultResult.COPY_ON_WRITE
 
-    def _copy(self, mm: AddressSpace, vma: Vma, va: int, pfn: int, special: bool) -> int:
+    def _copy(self, mm: AddressSpace, vma: Vma, va: int, pfn: int) -> int:
         """A new page with the content of another; that one is held, since a new page may cost others their frames."""
-        if special:
-            copy = self._new_page(mm, vma, va)
-            self._memory.clear_frame(copy)
-            return copy
         self._pages.get(pfn)
         try:
             copy = self._new_page(mm, vma, va)

@@ -116,7 +116,7 @@ def _copy_entries(old: AddressSpace, new: AddressSpace, vma: Vma) -> None:
 def copy_process(kernel: Kernel, parent: Process, flags: int, *, stack: int, tls: int, child_tid: int) -> Process:
     """Make a child that goes on where its parent is, with 0 as the answer of the system call. Raises Errno."""
     _check(flags)
-    if sum(process.alive for process in kernel.processes) >= parent.limits.soft(Resource.NPROC):
+    if len(kernel.living_processes()) >= parent.limits.soft(Resource.NPROC):
         raise Errno(errno.EAGAIN)
     mm = parent.mm
     if flags & Clone.VM:

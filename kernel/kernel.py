@@ -40,6 +40,7 @@ from .exit import do_exit, release
 from .fault import FaultHandler
 from .files import FilesStruct, FileSystem, PageCache
 from .files.program import open_program
+from .files.sysctl import pid_max
 from .futex import Futexes
 from .layout import KERNEL_STACK_PAGES, TASK_SIZE
 from .process import KernelStack, Process, first_registers
@@ -58,8 +59,8 @@ MASK64: Final = (1 << 64) - 1
 RAX, RSI, RDI = 0, 6, 7
 NR_CACHED_STACKS: Final = 2
 """Kernel stacks that are kept for the next process (kernel/fork.c)."""
-PID_MAX: Final = 32768
-"""Process numbers begin again here (pid_max_min... PID_MAX_DEFAULT in include/linux/threads.h)."""
+TICK: Final = 10_000_000
+"""Nanoseconds in a tick of USER_HZ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +81,15 @@ class Result:
 class Kernel:
     """An operating system on one machine.
 
-    `pti` gives every process a second PGD for user mode (see pti.py).
-    `pcid` uses process-context identifiers where the CPU has them, `asid` says how ("pcid", "flush", "stale"; see
-    asid.py). `aslr` puts stack, mmap area and heap at random places. `populate` delivers every promised page when a
-    program is loaded, so that nothing faults later. The guest's standard streams are `stdin`, `stdout` and `stderr`
-    (binary files; by default empty and discarded). `root` is a directory of the host's that the guest sees as `/`,
-    and `files` are files of the host's by guest path: read-only, unless the guest path ends with `:rw`; everything
-    else that the guest writes stays in its memory. `swap` is the size of the swap area, kept in `swap_file` if there
-    is one, as fast as `swap_device` (swap_device.py); `swap_policy` chooses what goes there (policies/). Raises
-    InputError if the machine's RAM is too small, or a file cannot be read.
+    `pti` gives every process a second PGD for user mode (see pti.py). `pcid` uses process-context identifiers where
+    the CPU has them, `asid` says how ("pcid", "flush", "stale"; see asid.py). `aslr` puts stack, mmap area and heap
+    at random places. `populate` delivers every promised page when a program is loaded, so that nothing faults later.
+    The guest's standard streams are `stdin`, `stdout` and `stderr` (binary files; by default empty and discarded).
+    `root` is a directory of the host's that the guest sees as `/`, and `files` are files of the host's by guest path:
+    read-only, unless the guest path ends with `:rw`; everything else that the guest writes stays in its memory.
+    `swap` is the size of the swap area, kept in `swap_file` if there is one, as fast as `swap_device`
+    (swap_device.py); `swap_policy` chooses what goes there (policies/). Raises InputError if the machine's RAM is too
+    small, or a file cannot be read.
     """
 
     def __init__(
@@ -154,15 +155,15 @@ class Kernel:
 
     def nanoseconds(self) -> int:
         """The model's time since boot."""
-        return self.now * 1000 // self.machine.profile.cpu.frequency_mhz
-
-    def cycles_to_ticks(self, cycles: int) -> int:
-        """So many cycles in 1/100 s, the unit of times(2) (USER_HZ)."""
-        return cycles // (self.machine.profile.cpu.frequency_mhz * 10_000)
+        return self.machine.clock.nanoseconds(self.now)
 
     def cycles(self, nanoseconds: int) -> int:
         """So much of the model's time in cycles."""
-        return nanoseconds * self.machine.profile.cpu.frequency_mhz // 1000
+        return self.machine.clock.cycles(nanoseconds)
+
+    def ticks(self, cycles: int) -> int:
+        """So many cycles in 1/100 s, the unit of times(2) (USER_HZ)."""
+        return self.machine.clock.nanoseconds(cycles) // TICK
 
     @property
     def current(self) -> Process:
@@ -172,17 +173,13 @@ class Kernel:
         return self.scheduler.current
 
     def process(self, pid: int) -> Process:
-        """The process with a number. Raises InputError."""
-        process = self.find(pid)
-        if process is None:
-            raise InputError(f"there is no process {pid}")
-        return process
-
-    def find(self, pid: int) -> Process | None:
-        """The process with a number that lives or is a zombie; else the last one that had it."""
+        """The process with a number that lives or is a zombie; else the last one that had it. Raises InputError."""
         if pid in self._pids:
             return self._pids[pid]
-        return next((process for process in reversed(self.processes) if process.pid == pid), None)
+        for process in reversed(self.processes):
+            if process.pid == pid:
+                return process
+        raise InputError(f"there is no process {pid}")
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -253,8 +250,9 @@ class Kernel:
 
     def new_pid(self) -> int:
         """A number that nobody has (alloc_pid). Raises Errno(EAGAIN)."""
-        for _ in range(PID_MAX):
-            self.last_pid = self.last_pid % PID_MAX + 1
+        last = pid_max.value(self) - 1
+        for _ in range(last):
+            self.last_pid = self.last_pid % last + 1
             if self.last_pid not in self._pids:
                 return self.last_pid
         raise Errno(errno.EAGAIN)
@@ -298,10 +296,6 @@ class Kernel:
     def send_signal(self, process: Process, number: int, *, as_itself: bool = False) -> None:
         """Send a signal from the kernel, or as if the process had sent it itself."""
         send_signal(self, process, SigInfo(number, SI_USER, pid=process.tgid) if as_itself else SigInfo(number))
-
-    def end_thread(self, process: Process, code: int) -> None:
-        """End one thread; the others go on."""
-        do_exit(self, process, code=code)
 
     def living(self, pid: int) -> Process | None:
         """The process with a number, if it has not ended."""

@@ -25,7 +25,7 @@ def badness(process: Process) -> int:
 
 def out_of_memory(kernel: Kernel) -> Process | None:
     """Kill the process that has most. Returns it, or None if there is none to kill."""
-    living = [process for process in kernel.processes if process.alive]
+    living = kernel.living_processes()
     if not living:
         return None
     victim = max(living, key=badness)

@@ -130,7 +130,7 @@ class Scheduler:
 
     def start_timer(self) -> None:
         """Ask for the next interrupt: a tick from now, or when the first sleeper wants to be woken."""
-        period = self._machine.profile.cpu.frequency_mhz * 1_000_000 // HZ
+        period = self._machine.clock.cycles(1_000_000_000 // HZ)
         due = self._next_deadline()
         if due is not None:
             period = max(min(period, due - self._machine.clock.now), 1)

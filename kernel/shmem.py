@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import Final
 
-from .files.page_cache import Mapping, PageCache
+from .files.page_cache import Backed, Mapping, PageCache
 
 DEVICE: Final = os.makedev(0, 1)
 """Of the tmpfs that the kernel has for itself (shm_mnt)."""
@@ -17,26 +17,13 @@ DEVICE: Final = os.makedev(0, 1)
 __all__ = ["UnnamedFile", "shared_memory"]
 
 
-class UnnamedFile:
+class UnnamedFile(Backed):
     """A mapping with a name for people, freed with its last user."""
 
     def __init__(self, name: str, mapping: Mapping) -> None:
         self.name, self.mapping = name, mapping
         self.device, self.number, self.is_shmem = DEVICE, next(mapping.cache.numbers), True
         self._users = 0
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        return self.mapping.size
-
-    def page(self, index: int) -> int | None:
-        """The frame of a page; None beyond the end. Raises Errno(ENOMEM)."""
-        return self.mapping.page(index)
-
-    def is_cached(self, index: int) -> bool:
-        """Whether a page is in memory already."""
-        return index in self.mapping.pages
 
     def get(self) -> None:
         """One more user."""

@@ -165,8 +165,9 @@ class Swap:
     def _work(self, slot: int, *, wait: bool) -> None:
         """Give the device a request, and wait until it is done if that is wanted."""
         assert self.device is not None
-        now, mhz = self._machine.clock.now, self._machine.profile.cpu.frequency_mhz
-        self._busy_until = max(now, self._busy_until) + self.device.time_for(slot) * mhz // 1000
+        clock = self._machine.clock
+        now = clock.now
+        self._busy_until = max(now, self._busy_until) + clock.cycles(self.device.time_for(slot))
         if wait:
             self._machine.charge("swap_io", self._busy_until - now)
 

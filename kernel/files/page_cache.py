@@ -106,6 +106,25 @@ class PageCache:
         self.charged -= charge
 
 
+class Backed:
+    """Whatever a memory mapping can have behind it: something with a `mapping` (a part of vma.Backing)."""
+
+    mapping: Mapping
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.mapping.size
+
+    def page(self, index: int) -> int | None:
+        """The frame of a page; None beyond the end. Raises Errno: ENOMEM, EIO."""
+        return self.mapping.page(index)
+
+    def is_cached(self, index: int) -> bool:
+        """Whether a page is in memory already."""
+        return index in self.mapping.pages
+
+
 class Mapping:
     """The content of one file: `pages` is index to pfn, `size` in bytes (struct address_space and i_size).
 

@@ -35,11 +35,6 @@ ALL_CAPABILITIES: Final = (1 << 41) - 1
 CODE_FLAGS: Final = VmaFlag.EXEC | VmaFlag.WRITE | VmaFlag.GROWS_DOWN
 
 
-def ticks(kernel: Kernel, cycles: int) -> int:
-    """So many cycles in ticks of USER_HZ."""
-    return cycles * USER_HZ // (kernel.machine.profile.cpu.frequency_mhz * 1_000_000)
-
-
 # --- sizes ----------------------------------------------------------------------------------------------------------
 
 
@@ -83,7 +78,7 @@ def _memory(process: Process, there: ResidentSet) -> dict[str, int]:
     text = min(_text_pages(process), code)
     pages = {
         **{"VmPeak": max(mm.peak_pages, mm.total_pages), "VmSize": mm.total_pages, "VmLck": mm.locked_pages},
-        **{"VmPin": 0, "VmHWM": max(mm.peak_resident, there.resident // PAGE_SIZE)},
+        **{"VmPin": 0, "VmHWM": there.resident // PAGE_SIZE},
         **{"VmRSS": there.resident // PAGE_SIZE, "RssAnon": there.anonymous // PAGE_SIZE},
         **{"RssFile": there.file // PAGE_SIZE, "RssShmem": there.shmem // PAGE_SIZE, "VmData": mm.data_pages},
         **{"VmStk": _pages(mm, VmaFlag.GROWS_DOWN, VmaFlag.GROWS_DOWN), "VmExe": text, "VmLib": code - text},
@@ -178,8 +173,8 @@ def _family(kernel: Kernel, process: Process) -> list[int]:
     """Fields 4 to 22: relatives, faults, times, threads, start."""
     parent = process.parent.tgid if process.parent is not None else 0
     faults = [process.minor_faults, process.children_minor_faults, process.major_faults, process.children_major_faults]
-    times = [ticks(kernel, process.cycles), 0, 0, 0]
-    started = ticks(kernel, process.started)
+    times = [kernel.ticks(process.cycles), 0, 0, 0]
+    started = kernel.ticks(process.started)
     no_terminal = [0, -1]
     priority, nice = 20, 0
     relatives = [parent, process.group, process.session, *no_terminal, 0]

@@ -9,7 +9,6 @@ from emu.pte import PAGE_SIZE
 from ..layout import KERNEL_STACK_PAGES
 from ..timers import BOOT_TIME
 from .generated import proc_file
-from .proc_status import ticks
 
 if TYPE_CHECKING:
     from ..kernel import Kernel
@@ -54,7 +53,7 @@ def stat(kernel: Kernel, _process: Process | None) -> bytes:
     kernel.scheduler.account()
     idle, user = _idle(kernel), sum(process.cycles for process in kernel.processes)
     system = max(kernel.now - idle - user, 0)
-    times = (*(ticks(kernel, cycles) for cycles in (user, 0, system, idle)), 0, 0, 0, 0, 0, 0)
+    times = (*(kernel.ticks(cycles) for cycles in (user, 0, system, idle)), 0, 0, 0, 0, 0, 0)
     lines = [
         *(f"{name} {' '.join(map(str, times))}" for name in ("cpu ", "cpu0")),
         f"intr {kernel.scheduler.jiffies}",
@@ -75,7 +74,7 @@ def _idle(kernel: Kernel) -> int:
 @proc_file("/proc/uptime")
 def uptime(kernel: Kernel, _process: Process | None) -> bytes:
     """Seconds since boot, and how many of them the processor had nothing to do."""
-    idle = _idle(kernel) * 1000 // kernel.machine.profile.cpu.frequency_mhz
+    idle = kernel.machine.clock.nanoseconds(_idle(kernel))
     (up, up_rest), (rest, rest_rest) = (divmod(time // TICK, 100) for time in (kernel.nanoseconds(), idle))
     return b"%d.%02d %d.%02d\n" % (up, up_rest, rest, rest_rest)
 

@@ -14,7 +14,7 @@ from ..vma import Backing
 from .file import File, OpenFlag
 from .inode import BLOCK, Dentry, Inode, SuperBlock
 from .iov import IovIter
-from .page_cache import Mapping
+from .page_cache import Backed, Mapping
 
 if TYPE_CHECKING:
     from ..kernel import Kernel
@@ -57,14 +57,14 @@ class Regular(Inode):
         self.mapping.evict()
 
 
-class RegularFile(File):
+class RegularFile(Backed, File):
     """An open regular file. `mapping` is what mmap(2) maps."""
 
     seekable = True
 
     def __init__(self, dentry: Dentry, flags: int, regular: Regular) -> None:
         super().__init__(dentry, flags)
-        self._regular, self.mapping = regular, regular.mapping
+        self.mapping = regular.mapping
 
     # --- as the backing of a mapping (vma.Backing) ----------------------------------------------------------------
 
@@ -87,19 +87,6 @@ class RegularFile(File):
     def is_shmem(self) -> bool:
         """Whether its pages are all there is of it: a file that the guest made."""
         return self.mapping.is_shmem
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        return self.mapping.size
-
-    def page(self, index: int) -> int | None:
-        """The frame of a page; None beyond the end. Raises Errno(ENOMEM)."""
-        return self.mapping.page(index)
-
-    def is_cached(self, index: int) -> bool:
-        """Whether a page is in memory already."""
-        return index in self.mapping.pages
 
     def mmap(self, flags: int) -> tuple[int, Backing | None]:
         """Any mapping of it is fine; what a shared one may write goes to the file."""

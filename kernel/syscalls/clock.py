@@ -31,7 +31,7 @@ def _read(kernel: Kernel, clock: int) -> int:
         raise Errno(errno.EINVAL)
     if clock in (PROCESS, THREAD):
         kernel.scheduler.account()
-        return kernel.current.cycles * 1000 // kernel.machine.profile.cpu.frequency_mhz
+        return kernel.machine.clock.nanoseconds(kernel.current.cycles)
     return kernel.nanoseconds() + (BOOT_TIME * SECOND if clock in WALL_CLOCKS else 0)
 
 
@@ -101,7 +101,7 @@ def _sleep(kernel: Kernel, nanoseconds: int, rest: int) -> int | Wait:
     def attempt() -> int | None:
         left = deadline - kernel.now
         if left > 0 and rest and kernel.current.signals.has_work:
-            parts = divmod(left * 1000 // kernel.machine.profile.cpu.frequency_mhz, SECOND)
+            parts = divmod(kernel.machine.clock.nanoseconds(left), SECOND)
             kernel.user.write(rest, struct.pack("<2q", *parts))
         return None if left > 0 else 0
 

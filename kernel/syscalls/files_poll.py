@@ -57,8 +57,7 @@ def _poll(kernel: Kernel, fds_va: int, count: int, nanoseconds: int | None) -> i
     result = attempt()
     if result is not None:
         return result
-    frequency = kernel.machine.profile.cpu.frequency_mhz
-    deadline = None if nanoseconds is None else kernel.now + nanoseconds * frequency // 1000
+    deadline = None if nanoseconds is None else kernel.now + kernel.cycles(nanoseconds)
     return Wait(tuple(_queues(kernel, [fd for fd, _, _ in records])), attempt, deadline, on_signal=-errno.EINTR)
 
 

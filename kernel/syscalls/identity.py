@@ -117,7 +117,7 @@ def uname(kernel: Kernel, va: int) -> int:
 def sysinfo(kernel: Kernel, va: int) -> int:
     """Memory and processes of the system (struct sysinfo)."""
     frames = kernel.frames
-    living = sum(process.alive for process in kernel.processes)
+    living = len(kernel.living_processes())
     seconds = kernel.nanoseconds() // 1_000_000_000
     data = struct.pack(
         "<q3Q6QHxxxxxxQQI4x",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..exceptions import Errno
 from ..execve import execve, read_strings
-from ..exit import CONTINUED_STATUS, STOPPED_STATUS, WaitFor, wait_for_child
+from ..exit import CONTINUED_STATUS, STOPPED_STATUS, WaitFor, do_exit, wait_for_child
 from ..fork import Clone, copy_process
 from ..process import Process
 from ..siginfo import CLD_CONTINUED, CLD_EXITED, CLD_KILLED, CLD_STOPPED, SIGCHLD, SIGCONT
@@ -118,11 +118,7 @@ def _until_vfork_is_done(child: Process, done: WaitQueue) -> Wait:
 def sys_exit(kernel: Kernel, code: int) -> int:
     """End the thread; with the last one ends the process."""
     process = kernel.current
-    others = [p for p in kernel.processes if p.alive and p.tgid == process.tgid and p is not process]
-    if others:
-        kernel.end_thread(process, code & 0xFF)
-    else:
-        kernel.end(process, code=code & 0xFF)
+    do_exit(kernel, process, code=code & 0xFF)
     return 0
 
 

@@ -134,7 +134,7 @@ def rt_tgsigqueueinfo(kernel: Kernel, tgid: int, tid: int, number: int, info_va:
 
 def _microseconds(kernel: Kernel, cycles: int) -> int:
     """Rounded down, but not to nothing: what has not rung yet has time left (itimer_get_remtime)."""
-    return max(cycles // kernel.machine.profile.cpu.frequency_mhz, 1) if cycles else 0
+    return max(kernel.machine.clock.nanoseconds(cycles) // 1000, 1) if cycles else 0
 
 
 def _read_itimerval(kernel: Kernel, va: int) -> tuple[int, int]:
