@@ -333,8 +333,7 @@ class Cpu(Registers):
     def _fetch_fault(self, rip: int) -> Trap | None:
         """A fetch was refused. Unicorn fetches a whole block first: execute what comes before the missing page."""
         s = self.state
-        page = s.fault_page
-        address = rip
+        page, address = s.fault_page, rip
         if s.fault == Fault.NOT_CANONICAL:
             self._take_back_branch()
         if rip & PAGE & MASK64 != page and s.fault == Fault.PAGE:
@@ -374,8 +373,7 @@ class Cpu(Registers):
         return va, before
 
     def _on_interrupt(self, _error: int) -> Trap:
-        s, rip = self.state, self.rip
-        vector = s.stop_detail
+        s, rip, vector = self.state, self.rip, self.state.stop_detail
         if self.core.is_software_interrupt.value or vector == BREAKPOINT_VECTOR:
             size = self.blocks.instructions()[-1].size
             s.rep_va = s.block_key = 0

@@ -114,8 +114,9 @@ def boot(
     memory = KernelMemory(machine)
     page_table.memory = memory
     memory.clear_frame(zero_pfn)
-    area = Swap(machine, memory, swap)
-    manager = _memory_manager(machine, memory, early, frames, page_table, zero_pfn, asid, percpu, area)
+    pages = Pages(memory, frames)
+    area = Swap(machine, memory, pages, swap)
+    manager = _memory_manager(machine, memory, early, frames, pages, page_table, zero_pfn, asid, percpu, area)
     return Booted(text, manager, percpu)
 
 
@@ -124,6 +125,7 @@ def _memory_manager(
     memory: KernelMemory,
     early: EarlyMemory,
     frames: FrameAllocator,
+    pages: Pages,
     page_table: PageTable,
     zero_pfn: int,
     asid: str,
@@ -138,7 +140,7 @@ def _memory_manager(
         memory,
         early,
         frames,
-        Pages(memory, frames),
+        pages,
         tlb,
         page_table,
         Vmalloc(memory, frames, page_table, tlb),

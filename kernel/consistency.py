@@ -112,8 +112,9 @@ def _order(mapping: Mapping) -> tuple[int, int]:
 def _totals(kernel: Kernel, spaces: list[AddressSpace], mappings: Mappings) -> Iterator[str]:
     pages = kernel.pages
     anonymous = sum(pages.is_anonymous(pfn) for pfn in mappings)
-    if pages.anonymous != anonymous:
-        yield f"{anonymous} anonymous pages are mapped, {pages.anonymous} are counted"
+    unmapped = kernel.manager.swap.unmapped
+    if pages.anonymous != anonymous + unmapped:
+        yield f"{anonymous} anonymous pages are mapped, {pages.anonymous - unmapped} are counted"
     if pages.mapped_frames != len(mappings):
         yield f"{len(mappings)} frames are mapped, the reverse mapping knows {pages.mapped_frames}"
     promised = sum(vma.pages for mm in spaces for vma in mm.vmas if vma.flags & VmaFlag.ACCOUNT)

@@ -50,13 +50,14 @@ class FaultResult(Enum):
     SWAP_IN = auto()  # read from the swap device
     SWAP_CACHE = auto()  # out of this page table, but still, or again, in memory
     SPURIOUS = auto()  # the entry already permits the access
+    RETRY = auto()  # the page is on its way from the swap device: again when it is there (VM_FAULT_RETRY)
     BAD_ADDRESS = auto()  # nothing was promised here: SIGSEGV, SEGV_MAPERR
     BAD_ACCESS = auto()  # promised, but not this: SIGSEGV, SEGV_ACCERR
     BUS_ERROR = auto()  # beyond the end of the file: SIGBUS, BUS_ADRERR
     OUT_OF_MEMORY = auto()
 
     def __init__(self, _number: int) -> None:
-        self.resolved = self._name_ not in ("BAD_ADDRESS", "BAD_ACCESS", "BUS_ERROR", "OUT_OF_MEMORY")
+        self.resolved = self._name_ not in ("RETRY", "BAD_ADDRESS", "BAD_ACCESS", "BUS_ERROR", "OUT_OF_MEMORY")
         """Whether the access will succeed when it is repeated."""
         self.copies = self._name_ in ("COPY_ON_WRITE", "REUSE")
         self.major = self._name_ == "SWAP_IN"
@@ -64,25 +65,42 @@ class FaultResult(Enum):
 
 
 class FaultHandler:
-    """Handles the page faults of all processes; counts them by kind."""
+    """Handles the page faults of all processes; counts them by kind. `retry_at` is the time (cycles) at which the page
+    will be there for which the last fault has to wait.
+    """
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel, self._manager = kernel, kernel.manager
         self._memory, self._pages = kernel.memory, kernel.pages
         self.counts = {"minor": 0, "major": 0, "cow": 0, "protection": 0, "spurious": 0}
+        self.retry_at = 0
 
-    def handle(self, process: Process, address: int, error_code: int, rip: int) -> FaultResult:
-        """Handle a fault of a process, count it, tell listeners. Where memory is short, somebody dies for it."""
+    def handle(
+        self, process: Process, address: int, error_code: int, rip: int, *, may_sleep: bool = False
+    ) -> FaultResult:
+        """Handle a fault of a process, count it, tell listeners. Where memory is short, somebody dies for it.
+
+        Who `may_sleep` is told to RETRY at `retry_at`; for everybody else time passes here.
+        """
         result = self.handle_page_fault(process.mm, address, error_code)
         while result is FaultResult.OUT_OF_MEMORY and out_of_memory(self._kernel) is not process and process.alive:
             result = self.handle_page_fault(process.mm, address, error_code)
-        _count_for(process, result)
         if self._kernel.reclaim.is_awake:
             self._kernel.reclaim.background()
+        if result is FaultResult.RETRY:
+            if may_sleep:
+                return result
+            self._wait_for_device()
+            return self.handle(process, address, error_code, rip)
+        _count_for(process, result)
         events = self._kernel.events
         if events.wants("page_fault"):
             events.emit(PageFaultEvent(self._kernel.now, process.pid, address, error_code, rip, result.name))
         return result
+
+    def _wait_for_device(self) -> None:
+        """Let time pass until the page is there."""
+        self._kernel.machine.charge("swap_io", max(self.retry_at - self._kernel.now, 0))
 
     def populate(self, process: Process, start: int, end: int) -> bool:
         """Deliver every promised page of a range now, VMA by VMA (mm_populate). Whether all are there."""
@@ -119,6 +137,9 @@ class FaultHandler:
         if self._kernel.reclaim.is_exhausted:
             return FaultResult.OUT_OF_MEMORY
         result = self.handle_page_fault(process.mm, va, error_code)
+        while result is FaultResult.RETRY:
+            self._wait_for_device()
+            result = self.handle_page_fault(process.mm, va, error_code)
         _count_for(process, result)
         return result
 
@@ -137,7 +158,8 @@ class FaultHandler:
             result = self._handle_mm_fault(mm, vma, address & PAGE_MASK, error_code)
         except Errno as error:
             return FaultResult.BUS_ERROR if error.number in (errno.EFAULT, errno.EIO) else FaultResult.OUT_OF_MEMORY
-        self._count(result)
+        if result is not FaultResult.RETRY:
+            self._count(result)
         return FaultResult.STACK_GROWTH if grown and result is FaultResult.DEMAND_ZERO else result
 
     def _refuse(self, result: FaultResult) -> FaultResult:
@@ -275,17 +297,16 @@ class FaultHandler:
     # --- swap -------------------------------------------------------------------------------------------------------
 
     def _do_swap_page(self, mm: AddressSpace, vma: Vma, va: int, pte: int, error_code: int) -> FaultResult:
-        """Bring a page back, from the swap cache or from the device."""
+        """Bring a page back, from the swap cache or from the device: it is mapped when it is there."""
         swap, entry = self._manager.swap, self._memory.load64(pte)
         slot, exclusive = swap_place(entry)[1], entry & SWAP_EXCLUSIVE != 0
-        cached = swap.page_in(slot)
-        if cached is None:
-            pfn = self._swap_in(mm, vma, va, slot)
-            if not exclusive:
-                self._pages.share(pfn)
-        else:
-            pfn = cached
-            self._pages.map(pfn, mm, va)
+        pfn = swap.page_in(slot)
+        if pfn is None:
+            pfn = swap.swapin(slot)
+        self.retry_at = swap.arrives(pfn)
+        if self.retry_at > self._kernel.now:
+            return FaultResult.RETRY
+        read = self._map_swapped(mm, vma, va, pfn, exclusive=exclusive)
         swap.drop(slot)
         write = error_code & WRITE != 0
         if (write or swap.is_half_full) and not swap.is_shared(pfn):
@@ -295,21 +316,23 @@ class FaultHandler:
         self._memory.store64(pte, entry)
         kernel = self._kernel
         if kernel.events.wants("swap_in"):
-            kernel.events.emit(SwapIn(kernel.now, kernel.machine.pid, va, pfn, slot, cached is None))
+            kernel.events.emit(SwapIn(kernel.now, kernel.machine.pid, va, pfn, slot, read))
         if write and not writable:
             self._do_wp_page(mm, vma, va, pte, entry)
-        return FaultResult.SWAP_IN if cached is None else FaultResult.SWAP_CACHE
+        return FaultResult.SWAP_IN if read else FaultResult.SWAP_CACHE
 
-    def _swap_in(self, mm: AddressSpace, vma: Vma, va: int, slot: int) -> int:
-        """Read a slot into a new page. Raises Errno: ENOMEM, EIO."""
-        pfn = self._new_page(mm, vma, va)
-        try:
-            self._manager.swap.read_in(slot, pfn)
-        except Errno:
-            self._pages.unmap(pfn, mm, va)
-            raise
-        self._manager.swap.remember(pfn, slot)
-        return pfn
+    def _map_swapped(self, mm: AddressSpace, vma: Vma, va: int, pfn: int, *, exclusive: bool) -> bool:
+        """Note who maps a page of the swap cache. Whether it was read for that."""
+        if vma.anon_vma is None:
+            _prepare_anon_vma(mm, vma)
+        arrival = self._manager.swap.arrived(pfn)
+        if arrival is None:
+            self._pages.map(pfn, mm, va)
+        else:
+            self._pages.map_cached(pfn, mm, va)
+        if exclusive:
+            self._pages.set_exclusive(pfn)
+        return arrival is not None and arrival.is_wanted
 
 
 def _count_for(process: Process, result: FaultResult) -> None:

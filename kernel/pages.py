@@ -67,7 +67,9 @@ class PageObserver(Protocol):
 
 
 class Pages:
-    """The struct pages of a machine, and the reverse mapping. `anonymous` counts frames that only processes have."""
+    """The struct pages of a machine, and the reverse mapping. `anonymous` counts frames that only processes have, or
+    the swap cache for them.
+    """
 
     def __init__(self, memory: KernelMemory, frames: FrameAllocator) -> None:
         self._memory, self._frames = memory, frames
@@ -122,10 +124,42 @@ class Pages:
         self._memory.store_va(struct_page + FLAGS, ANON_EXCLUSIVE | ANONYMOUS)
         self._memory.store_va(struct_page + COUNTS, MAPPED)
         self._mappings[pfn] = [(mm, va)]
+        self._count(pfn)
+        return pfn
+
+    def allocate_cached(self) -> int:
+        """A frame for one anonymous page that only the swap cache has so far. Raises Errno(ENOMEM)."""
+        pfn = self._frames.allocate()
+        struct_page = VMEMMAP + STRUCT_PAGE_SIZE * pfn
+        self._memory.store_va(struct_page + FLAGS, ANONYMOUS)
+        self._memory.store_va(struct_page + COUNTS, REFERENCE)
+        self._count(pfn)
+        return pfn
+
+    def map_cached(self, pfn: int, mm: AddressSpace, va: int) -> None:
+        """The first entry to map such a page takes over the swap cache's reference."""
+        self._add(pfn, MAPPED - REFERENCE)
+        self._mappings[pfn] = [(mm, va)]
+
+    def drop_cached(self, pfn: int) -> None:
+        """Nobody wanted such a page."""
+        self._uncount(pfn)
+        self.put(pfn)
+
+    def _count(self, pfn: int) -> None:
         self.anonymous += 1
         if self.observer is not None:
             self.observer.added(pfn, swap_backed=True)
-        return pfn
+
+    def _uncount(self, pfn: int) -> None:
+        self.anonymous -= 1
+        if self.observer is not None:
+            self.observer.removed(pfn)
+
+    @property
+    def has_spare(self) -> bool:
+        """Whether a frame can be had for something that nobody waits for."""
+        return self._frames.free_frames > self._frames.low
 
     def map(self, pfn: int, mm: AddressSpace, va: int) -> None:
         """An entry at `va` maps the frame from now on, and holds a reference."""
@@ -140,9 +174,7 @@ class Pages:
             del self._mappings[pfn]
         counts = self._add(pfn, -MAPPED)
         if counts < REFERENCE:  # it was anonymous: the page cache holds its own frames
-            self.anonymous -= 1
-            if self.observer is not None:
-                self.observer.removed(pfn)
+            self._uncount(pfn)
         elif dirty and self.observer is not None:
             self.observer.written(pfn)
         self._dropped(pfn, counts)

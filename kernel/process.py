@@ -161,6 +161,11 @@ class Process:
         return self.exit_code is None and self.signal is None
 
     @property
+    def waits_for_io(self) -> bool:
+        """Whether it sleeps until a device is done."""
+        return self.state is State.SLEEPING and self.wait is not None and self.wait.is_io
+
+    @property
     def name(self) -> str:
         """Its name in /proc (task->comm): 15 characters of the program's."""
         return self.own_name or PurePosixPath(self.image.path).name[:15]

@@ -222,6 +222,8 @@ class Reclaim:
     def reclaim_page(self, pfn: int, *, wait: bool) -> bool:
         """Take one page out of memory. False if it has to stay (shrink_folio_list)."""
         mappings = self._pages.mappings(pfn)
+        if not mappings and self._swap.slot_of(pfn) is not None:
+            return self._swap.discard(pfn)
         if rmap.is_locked(mappings):
             return False
         if not self._pages.is_anonymous(pfn):

@@ -53,7 +53,7 @@ class Scheduler:
         self.timers, self.load = Timers(), LoadAverage()
         self.current: Process | None = None
         self.switches = 0
-        self.jiffies = 0
+        self.jiffies = self._next_tick = 0
         self.is_stuck = False
         self._last: Process | None = None
         self.has_run = False  # since it was switched to; if not, what was saved of it still holds
@@ -119,22 +119,27 @@ class Scheduler:
 
     def tick(self) -> None:
         """The timer fired: count it, wake whose time has come, and let the next one run."""
-        self.jiffies += 1
-        if self.jiffies % LOAD_PERIOD == 0:
-            self.load.update(len(self.ready) + (self.current is not None))
+        if self._machine.clock.now >= self._next_tick:
+            self._count_tick()
         self._wake_due()
-        self._kernel.reclaim.tick()
         if self.current is not None and self.ready:
             self.current.need_resched = self.current.work = True
         self.start_timer()
 
+    def _count_tick(self) -> None:
+        self._next_tick = 0
+        self.jiffies += 1
+        if self.jiffies % LOAD_PERIOD == 0:
+            self.load.update(len(self.ready) + (self.current is not None))
+        self._kernel.reclaim.tick()
+
     def start_timer(self) -> None:
-        """Ask for the next interrupt: a tick from now, or when the first sleeper wants to be woken."""
-        period = self._machine.clock.cycles(1_000_000_000 // HZ)
-        due = self._next_deadline()
-        if due is not None:
-            period = max(min(period, due - self._machine.clock.now), 1)
-        self._machine.set_timer(period, TIMER_VECTOR)
+        """Ask for the next interrupt: at the next tick, or when the first sleeper wants to be woken."""
+        now, due = self._machine.clock.now, self._next_deadline()
+        if not self._next_tick:
+            self._next_tick = now + self._machine.clock.cycles(1_000_000_000 // HZ)
+        due = self._next_tick if due is None else min(self._next_tick, due)
+        self._machine.set_timer(max(due - now, 1), TIMER_VECTOR)
 
     def _next_deadline(self) -> int | None:
         deadlines = [p.wait.deadline for p in self._asleep if p.wait is not None and p.wait.deadline is not None]
@@ -182,8 +187,10 @@ class Scheduler:
             if due is None:
                 self.is_stuck = bool(self._asleep)
                 return None
-            self._machine.charge("idle", max(due - self._machine.clock.now, 0))
+            cause = "swap_io" if any(process.waits_for_io for process in self._asleep) else "idle"
+            self._machine.charge(cause, max(due - self._machine.clock.now, 0))
             self._wake_due()
+            self.start_timer()
         return self.ready.popleft()
 
     def _resume(self, process: Process) -> bool:
@@ -215,12 +222,14 @@ class Scheduler:
             if process.state is State.READY:
                 process.state = State.SLEEPING
                 self._asleep.append(process)
+                self.start_timer()
             return False
         if process.state is State.SLEEPING:
             self._asleep.remove(process)
             process.state = State.READY
         self._end_wait(process)
-        self._finish_syscall(self._kernel, process, result)
+        if not wait.is_io:
+            self._finish_syscall(self._kernel, process, result)
         return True
 
     def _switch_to(self, process: Process) -> None:

@@ -10,11 +10,17 @@ share comes back once. And as long as such a page is not written, it can go agai
        2           -            two processes share a page that is out
        1         0x2a1          one of them brought it back
        0         0x2a1          both did; the slot still holds the same, and is given up when memory of swap is short
+
+A page that is read comes into the swap cache first, and is mapped when it is there: until then whoever wants it sleeps,
+and others run. With readahead (`page_cluster`) its neighbours on the device come along, and wait there for somebody who
+wants them.
 """
 
 from __future__ import annotations
 
 import errno
+from contextlib import suppress
+from dataclasses import dataclass
 from heapq import heappop, heappush
 
 from emu.machine import Machine
@@ -22,25 +28,37 @@ from emu.pte import PAGE_SIZE
 
 from .exceptions import Errno, KernelPanic
 from .memory import KernelMemory
+from .pages import Pages
 from .swap_device import SwapDevice
 
 __all__ = ["Swap"]
 
 
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A page that the device brings, or brought, and that nobody has mapped yet: its content is there at `ready`
+    (cycles). `is_wanted` says that somebody asked for it; else it only came along.
+    """
+
+    ready: int
+    is_wanted: bool
+
+
 class Swap:
     """The swap area, if there is a device. `reads` and `writes` count pages; `error` is what the device said last.
 
-    Whoever needs a page waits for the device, and nothing else runs meanwhile. What goes out in the background only
-    keeps the device busy.
+    `page_cluster` is the readahead: 2**page_cluster pages that lie together are read together (vm.page-cluster).
     """
 
-    def __init__(self, machine: Machine, memory: KernelMemory, device: SwapDevice | None) -> None:
-        self._machine, self._memory, self.device = machine, memory, device
+    def __init__(self, machine: Machine, memory: KernelMemory, pages: Pages, device: SwapDevice | None) -> None:
+        self._machine, self._memory, self._pages, self.device = machine, memory, pages, device
         self._busy_until = 0
         self.total = device.file.slots - 1 if device else 0
         self._entries: dict[int, int] = {}
         self._page_in: dict[int, int] = {}  # slot: pfn
         self._slot_of: dict[int, int] = {}  # pfn: slot
+        self._arrivals: dict[int, Arrival] = {}  # by pfn: the swap cache has the only reference
+        self.page_cluster = 0
         self._freed: list[int] = []
         self._fresh = 1
         self.reads = self.writes = 0
@@ -100,7 +118,10 @@ class Swap:
         if not self._entries.get(slot):
             raise KernelPanic(f"swap slot {slot} has no entry left to drop")
         self._entries[slot] -= 1
-        if not self._entries[slot] and slot not in self._page_in:
+        pfn = self._page_in.get(slot)
+        if pfn in self._arrivals:
+            self._leave(pfn, is_last=not self._entries[slot])
+        elif pfn is None and not self._entries[slot]:
             self._free(slot)
 
     # --- the swap cache ---------------------------------------------------------------------------------------------
@@ -130,6 +151,65 @@ class Swap:
         slot = self._slot_of.get(pfn)
         return slot is not None and self._entries[slot] > 0
 
+    # --- pages that come ------------------------------------------------------------------------------------------
+
+    @property
+    def unmapped(self) -> int:
+        """Pages of the swap cache that nobody maps yet."""
+        return len(self._arrivals)
+
+    def swapin(self, slot: int) -> int:
+        """Copy a slot to a new frame of the swap cache, the lecture's swapin: it is mapped when its content is there.
+
+        Its neighbours come along if there is memory for them (swap_cluster_readahead). Returns the frame. Raises Errno:
+        ENOMEM, EIO.
+        """
+        window = 1 << self.page_cluster
+        first = slot & -window
+        for near in range(first, min(first + window, self._fresh)):
+            if near == slot:
+                self._begin_read(slot, is_wanted=True)
+            elif self._entries.get(near) and near not in self._page_in and self._pages.has_spare:
+                with suppress(Errno):
+                    self._begin_read(near, is_wanted=False)
+        return self._page_in[slot]
+
+    def _begin_read(self, slot: int, *, is_wanted: bool) -> None:
+        """Raises Errno: ENOMEM, EIO."""
+        pfn = self._pages.allocate_cached()
+        try:
+            self._read(slot, pfn)
+        except Errno:
+            self._pages.drop_cached(pfn)
+            raise
+        self.remember(pfn, slot)
+        self._arrivals[pfn] = Arrival(self._busy_until, is_wanted)
+
+    def arrives(self, pfn: int) -> int:
+        """When the content of a page is, or was, there (folio_test_locked)."""
+        arrival = self._arrivals.get(pfn)
+        return arrival.ready if arrival is not None else 0
+
+    def arrived(self, pfn: int) -> Arrival | None:
+        """Somebody maps a page now. Returns how it came, if he is the first."""
+        return self._arrivals.pop(pfn, None)
+
+    def discard(self, pfn: int) -> bool:
+        """Give up a page that only came along. False if somebody waits for it, or it is still on its way."""
+        arrival = self._arrivals[pfn]
+        if arrival.is_wanted or arrival.ready > self._machine.clock.now:
+            return False
+        self._leave(pfn, is_last=True)
+        return True
+
+    def _leave(self, pfn: int, *, is_last: bool) -> None:
+        """Somebody does not want a page any more that nobody has mapped; he may be the one who asked for it."""
+        ready = self._arrivals.pop(pfn).ready
+        if is_last:
+            self._pages.drop_cached(pfn)
+        else:
+            self._arrivals[pfn] = Arrival(ready, is_wanted=False)
+
     # --- the device -------------------------------------------------------------------------------------------------
 
     def write_out(self, pfn: int, *, wait: bool) -> int | None:
@@ -146,30 +226,37 @@ class Swap:
             if self._entries.get(slot) == 0:
                 self._free(slot)
             return None
-        self._work(slot, wait=wait)
+        self._work(slot)
+        if wait:
+            self._wait()
         self.writes += 1
         return slot
 
     def read_in(self, slot: int, pfn: int) -> None:
-        """Read a slot into a frame. Raises Errno(EIO)."""
+        """Read a slot into a frame, and wait for the device. Raises Errno(EIO)."""
+        self._read(slot, pfn)
+        self._wait()
+
+    def _read(self, slot: int, pfn: int) -> None:
         assert self.device is not None
         try:
             data = self.device.file.read(slot)
         except OSError as error:
             self.error = f"cannot read from {self.device.file.name}: {error.strerror}"
             raise Errno(errno.EIO) from None
-        self._work(slot, wait=True)
+        self._work(slot)
         self._memory.write(pfn * PAGE_SIZE, data)
         self.reads += 1
 
-    def _work(self, slot: int, *, wait: bool) -> None:
-        """Give the device a request, and wait until it is done if that is wanted."""
+    def _work(self, slot: int) -> None:
+        """Give the device a request: it is done when those before it are."""
         assert self.device is not None
         clock = self._machine.clock
-        now = clock.now
-        self._busy_until = max(now, self._busy_until) + clock.cycles(self.device.time_for(slot))
-        if wait:
-            self._machine.charge("swap_io", self._busy_until - now)
+        self._busy_until = max(clock.now, self._busy_until) + clock.cycles(self.device.time_for(slot))
+
+    def _wait(self) -> None:
+        """Let time pass until the device has done everything."""
+        self._machine.charge("swap_io", max(self._busy_until - self._machine.clock.now, 0))
 
     def close(self) -> None:
         """Close the device's file."""

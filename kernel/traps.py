@@ -122,15 +122,39 @@ def exc_page_fault(kernel: Kernel, regs_va: int, error_code: int) -> None:
         kind = describe_error_code(error_code)
         raise KernelPanic(f"page fault in the kernel at rip {kernel.symbolize(rip)}: {kind}, address {address:#x}")
     process = kernel.current
-    result = kernel.faults.handle(process, address, error_code, rip)
+    if not _handle_user_fault(kernel, process, address, error_code, rip):
+        _sleep_until_there(kernel, process, address, error_code, rip)
+    if process.work:
+        kernel.scheduler.return_to_user()
+
+
+def _handle_user_fault(kernel: Kernel, process: Process, address: int, error_code: int, rip: int) -> bool:
+    """Deliver the page or a signal (do_user_addr_fault). False if the page is only on its way."""
+    result = kernel.faults.handle(process, address, error_code, rip, may_sleep=True)
+    if result is FaultResult.RETRY:
+        return False
     if not result.resolved and result is not FaultResult.OUT_OF_MEMORY:
         number, code = _FAULT_SIGNAL[result]
         # What the kernel half maps is nobody's business: every fault there tells of rights (sanitize_error_code).
         told = error_code | PROTECTION if address >= TASK_SIZE else error_code
         process.trap = LastTrap(PAGE_FAULT, told, address)
         force_signal(process, SigInfo(number, code, address))
-    if process.work:
-        kernel.scheduler.return_to_user()
+    return True
+
+
+def _sleep_until_there(kernel: Kernel, process: Process, address: int, error_code: int, rip: int) -> None:
+    """Let others run until the swap device has brought the page, then handle the fault again (folio_lock_or_retry)."""
+
+    def attempt() -> int | None:
+        if wait.deadline is not None and kernel.now < wait.deadline:
+            return None
+        if _handle_user_fault(kernel, process, address, error_code, rip):
+            return 0
+        wait.deadline = kernel.faults.retry_at
+        return None
+
+    wait = Wait((), attempt, deadline=kernel.faults.retry_at, is_killable=True, is_io=True)
+    kernel.scheduler.block(process, wait)
 
 
 @kernel_function(cycles=0)

@@ -48,7 +48,8 @@ class WaitQueue:
 
 @dataclass(slots=True)
 class Wait:
-    """A system call that waits for any of `queues`, at most until the model's clock shows `deadline` (cycles).
+    """A system call or a page fault that waits for any of `queues`, at most until the model's clock shows `deadline`
+    (cycles).
 
     `attempt` returns the result or None, and may raise Errno. A signal ends the wait with `on_signal`: a negative
     errno, or one of Linux's -ERESTART codes (see signals.py).
@@ -61,6 +62,8 @@ class Wait:
     on_signal: int = -512
     is_killable: bool = False
     """Only SIGKILL ends the wait."""
+    is_io: bool = False
+    """A page fault waits for a device (io_schedule): there is no system call to answer."""
 
     def ends_by(self, signals: Signals) -> bool:
         """Whether a signal that is pending ends the wait."""

@@ -35,6 +35,11 @@ ALL_CAPABILITIES: Final = (1 << 41) - 1
 CODE_FLAGS: Final = VmaFlag.EXEC | VmaFlag.WRITE | VmaFlag.GROWS_DOWN
 
 
+def _state(process: Process) -> str:
+    """What it does (task_state_array): one that waits for a device cannot be interrupted."""
+    return "D (disk sleep)" if process.waits_for_io else STATES[process.state.name]
+
+
 # --- sizes ----------------------------------------------------------------------------------------------------------
 
 
@@ -118,7 +123,7 @@ def _identity(process: Process) -> dict[str, str]:
     inside = {"NStgid": process.tgid, "NSpid": process.pid, "NSpgid": process.group, "NSsid": process.session}
     return {
         "Name": process.name.replace("\\", "\\\\").replace("\n", "\\n"),
-        **{"Umask": f"{process.files.umask:04o}", "State": STATES[process.state.name]},
+        **{"Umask": f"{process.files.umask:04o}", "State": _state(process)},
         **{name: str(number) for name, number in ids.items()},
         **{"Uid": "0\t0\t0\t0", "Gid": "0\t0\t0\t0", "FDSize": str(_table_size(process)), "Groups": " "},
         **{name: str(number) for name, number in inside.items()},
@@ -164,7 +169,7 @@ def stat(kernel: Kernel, process: Process | None) -> bytes:
     """52 fields on one line; proc_pid_stat(5) numbers them (do_task_stat)."""
     process = living(process)
     kernel.scheduler.account()
-    head = f"{process.pid} ({process.name}) {STATES[process.state.name][0]}"
+    head = f"{process.pid} ({process.name}) {_state(process)[0]}"
     numbers = [*_family(kernel, process), *_space(kernel, process), *_ending(process)]
     return " ".join([head, *map(str, numbers)]).encode("utf-8", "surrogateescape") + b"\n"
 

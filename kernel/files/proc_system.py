@@ -25,10 +25,11 @@ def vmstat(kernel: Kernel, _process: Process | None) -> bytes:
     """Pages by use, and events since boot; those of Linux's that there are."""
     frames, pages, cache, faults = kernel.frames, kernel.pages, kernel.page_cache, kernel.faults.counts
     spaces = {process.mm for process in kernel.living_processes()}
+    anonymous = pages.anonymous - kernel.manager.swap.unmapped
     counts = {
         "nr_free_pages": frames.free_frames,
-        "nr_anon_pages": pages.anonymous,
-        "nr_mapped": pages.mapped_frames - pages.anonymous,
+        "nr_anon_pages": anonymous,
+        "nr_mapped": pages.mapped_frames - anonymous,
         "nr_file_pages": cache.pages,
         "nr_shmem": cache.charged,
         "nr_kernel_stack": len(kernel.living_processes()) * KERNEL_STACK_PAGES * PAGE_SIZE >> 10,
@@ -51,9 +52,10 @@ def vmstat(kernel: Kernel, _process: Process | None) -> bytes:
 def stat(kernel: Kernel, _process: Process | None) -> bytes:
     """Time by use in hundredths of a second, and counts. What processes do is user time, the rest is the system's."""
     kernel.scheduler.account()
-    idle, user = _idle(kernel), sum(process.cycles for process in kernel.processes)
-    system = max(kernel.now - idle - user, 0)
-    times = (*(kernel.ticks(cycles) for cycles in (user, 0, system, idle)), 0, 0, 0, 0, 0, 0)
+    idle, waiting = _idle(kernel), kernel.machine.clock.by_cause().get("swap_io", 0)
+    user = sum(process.cycles for process in kernel.processes)
+    system = max(kernel.now - idle - waiting - user, 0)
+    times = (*(kernel.ticks(cycles) for cycles in (user, 0, system, idle, waiting)), 0, 0, 0, 0, 0)
     lines = [
         *(f"{name} {' '.join(map(str, times))}" for name in ("cpu ", "cpu0")),
         f"intr {kernel.scheduler.jiffies}",
@@ -61,7 +63,7 @@ def stat(kernel: Kernel, _process: Process | None) -> bytes:
         f"btime {BOOT_TIME}",
         f"processes {len(kernel.processes)}",
         f"procs_running {_running(kernel)}",
-        "procs_blocked 0",
+        f"procs_blocked {sum(process.waits_for_io for process in kernel.living_processes())}",
     ]
     return "".join(f"{line}\n" for line in lines).encode()
 

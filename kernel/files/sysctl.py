@@ -15,6 +15,7 @@ __all__ = [
     "mmap_min_addr",
     "overcommit_memory",
     "overcommit_ratio",
+    "page_cluster",
     "pid_max",
     "randomize_va_space",
     "swappiness",
@@ -42,6 +43,14 @@ def mmap_min_addr(kernel: Kernel, value: int) -> None:
 @knob("/proc/sys/vm/swappiness", default=60, maximum=200)
 def swappiness(_kernel: Kernel, _value: int) -> None:
     """How much reclaim prefers anonymous pages to those of files."""
+
+
+@knob("/proc/sys/vm/page-cluster", default=0, maximum=31)
+def page_cluster(kernel: Kernel, value: int) -> None:
+    """Swap readahead: 2**page_cluster pages are read at once. Linux's default is 3; here the fault that is looked at
+    should not hide the next ones.
+    """
+    kernel.manager.swap.page_cluster = value
 
 
 @knob("/proc/sys/vm/max_map_count", default=65530)
