@@ -17,7 +17,7 @@ from .exceptions import Errno
 from .fault import FaultResult
 from .layout import TASK_SIZE, page_align
 from .mprotect import change_flags
-from .pte import is_mapped, is_special, is_swap, pfn_of
+from .pte import is_mapped, is_special, is_swap, pfn_of, swap_place
 from .vma import Vma, VmaFlag
 
 if TYPE_CHECKING:
@@ -71,8 +71,11 @@ def _reading_order(kernel: Kernel, _mm: AddressSpace, _vma: Vma, _start: int, _e
 
 
 @advice(3)
-def _will_need(kernel: Kernel, _mm: AddressSpace, _vma: Vma, _start: int, _end: int) -> None:
-    """MADV_WILLNEED: pages of files are in memory already."""
+def _will_need(kernel: Kernel, mm: AddressSpace, vma: Vma, start: int, end: int) -> None:
+    """MADV_WILLNEED: pages that are in swap come back in advance (swapin_walk_pmd_entry); those of files are there."""
+    for _, entry, _ in list(mm.page_table.leaves(start, end)):
+        if is_swap(entry):
+            mm.manager.swap.prefetch(swap_place(entry)[1])
 
 
 @advice(4)

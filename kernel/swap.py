@@ -169,10 +169,15 @@ class Swap:
         for near in range(first, min(first + window, self._fresh)):
             if near == slot:
                 self._begin_read(slot, is_wanted=True)
-            elif self._entries.get(near) and near not in self._page_in and self._pages.has_spare:
-                with suppress(Errno):
-                    self._begin_read(near, is_wanted=False)
+            else:
+                self.prefetch(near)
         return self._page_in[slot]
+
+    def prefetch(self, slot: int) -> None:
+        """Read a slot that nobody waits for, if there is memory for it (read_swap_cache_async)."""
+        if self._entries.get(slot) and slot not in self._page_in and self._pages.has_spare:
+            with suppress(Errno):
+                self._begin_read(slot, is_wanted=False)
 
     def _begin_read(self, slot: int, *, is_wanted: bool) -> None:
         """Raises Errno: ENOMEM, EIO."""

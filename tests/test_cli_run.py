@@ -137,7 +137,7 @@ def test_a_symbol_that_is_never_reached_is_told() -> None:
 def test_what_is_not_the_programs_fault_is_exit_code_70(
     error: Exception, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def fail(*_arguments: object) -> None:
+    def fail(*_arguments: object, **_options: object) -> None:
         raise error
 
     monkeypatch.setattr(FaultHandler, "handle", fail)

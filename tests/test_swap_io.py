@@ -1,4 +1,4 @@
-"""A process that waits for its page sleeps, and others run; whatever happens meanwhile, nothing is lost or left over."""
+"""Who waits for a page sleeps, and others run; whatever happens meanwhile, nothing is lost or left over."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_who_waits_for_a_page_is_in_uninterruptible_sleep(make_kernel: MakeKerne
     states: list[bool] = []
     kernel = make_kernel(**DISK)
     waiter, _ = kernel.spawn(WAITER), kernel.spawn(SPINNER)
-    kernel.on("context_switch", lambda event: states.append(waiter.waits_for_io))
+    kernel.on("context_switch", lambda _: states.append(waiter.waits_for_io))
     kernel.run()
     assert any(states)
     assert (waiter.major_faults, kernel.manager.swap.reads) == (1, 1)
@@ -83,10 +83,19 @@ def test_a_machine_that_is_switched_off_in_the_middle_leaves_nothing_behind(make
     kernel = make_kernel(**DISK)
     waiter = kernel.spawn(WAITER)
     kernel.spawn(image("1: invoke SCHED_YIELD; jmp 1b"))
-    kernel.on("context_switch", lambda event: kernel.machine.stop() if waiter.waits_for_io else None)
+    kernel.on("context_switch", lambda _: kernel.machine.stop() if waiter.waits_for_io else None)
     kernel.run()
     assert waiter.waits_for_io and waiter.alive
     assert kernel.manager.swap.unmapped == 1
+
+
+def test_pages_that_a_program_says_it_will_need_come_without_its_waiting(run_image: RunImage) -> None:
+    spin = "mov ecx, 60000000; 1: dec ecx; jnz 1b"
+    ended = run_image(image(f"{OUT}; invoke MADVISE, rbx, 8192, 3; {spin}; mov rax, [rbx]; show rax"), **DISK)
+    assert ended.stdout == b"%016x\n" % 5
+    assert ended.result.stats["swap"]["in"] == 2
+    assert ended.result.stats["faults"]["major"] == 0
+    assert ended.kernel.machine.clock.by_cause().keys().isdisjoint({"idle"})
 
 
 def test_neighbours_come_along_if_the_knob_says_so(run_image: RunImage) -> None:
