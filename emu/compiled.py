@@ -24,7 +24,7 @@ __all__ = ["addresses", "cache_file"]
 
 _SOURCES = (
     *("native", "records", "state", "pte", "tlb", "walk", "soft_tlb"),
-    *("translate", "transfer", "fetch", "counting", "refused", "callbacks", "delivery", "services"),
+    *("translate", "transfer", "fetch", "counting", "refused", "callbacks", "window", "delivery", "services"),
 )
 _PREFIX = "cr3_"
 _UNUSED_SYMBOLS = (
@@ -72,7 +72,7 @@ def cache_file() -> Path:
 def _link() -> bytes:
     """Compile all entries and link them into one object file."""
     os.environ.setdefault("NUMBA_OPT", "0")  # each entry would be optimised with all it calls; once is enough
-    for name in ("callbacks", "delivery", "services"):
+    for name in ("callbacks", "window", "delivery", "services"):
         import_module(f"emu.{name}")
     from .native import ENTRIES, RARE
 

@@ -14,7 +14,7 @@ from .records import block_at, leave, notify
 from .soft_tlb import flush_soft_tlb
 from .state import FETCHED, WRITTEN, Event, Stop
 
-__all__ = ["NOWHERE", "block_size", "count_again", "count_block", "find_place"]
+__all__ = ["NOWHERE", "block_size", "count_again", "count_block", "find_place", "mix"]
 
 STOP_DEADLINE, STOP_UNKNOWN, STOP_REFETCH = int(Stop.DEADLINE), int(Stop.UNKNOWN_BLOCK), int(Stop.REFETCH)
 STOP_ITERATIONS: Final = int(Stop.ITERATIONS)
@@ -23,12 +23,18 @@ NOWHERE: Final = -1
 
 
 @native
+def mix(total: Any, byte: Any) -> Any:
+    """One step of a hash."""
+    total = (total ^ byte) * 0x100000001B3
+    return total ^ (total >> 29) & 0x7FFFFFFFF
+
+
+@native
 def _checksum(s: Any, va: Any, size: Any) -> Any:
     """A hash of the bytes of a block."""
     total = 0
     for offset in range(size):
-        total = (total ^ code_byte(s, va + offset)) * 0x100000001B3
-        total ^= (total >> 29) & 0x7FFFFFFFF
+        total = mix(total, code_byte(s, va + offset))
     return total
 
 

@@ -68,6 +68,7 @@ class Cpu(Registers):
         self.blocks = BlockTable(state, lambda key: find(address, key))
         self.guard = Guard(state, ram)
         self._hooks = Hooks(self._handle, state, code)
+        self.on_load_fault: Callable[[int], None] = lambda _va: None
         self._stopped_before = NOWHERE
         self._target = NOWHERE
         self._has_exits = False
@@ -324,11 +325,10 @@ class Cpu(Registers):
         self.not_executed(rip, inclusive=True)
         if s.fault == Fault.PAGE and instruction is not None and instruction.modifies:
             s.fault_code |= 2  # Unicorn loads first; the processor asks for a write at once (unlocked RMW included)
+        if s.fault_access == Access.READ:
+            self.on_load_fault(address)
         stack = instruction is not None and instruction.uses_stack(writes=s.fault_access == Access.WRITE)
         return Trap(TrapKind.PAGE_FAULT, *self.mmu.refusal(address, stack=stack))
-
-    def _on_undelivered(self, _error: int) -> Trap:
-        return Trap(TrapKind.UNDELIVERED, PAGE_FAULT, self.state.stop_detail, self.state.cr2)
 
     def _fetch_fault(self, rip: int) -> Trap | None:
         """A fetch was refused. Unicorn fetches a whole block first: execute what comes before the missing page."""
@@ -430,7 +430,9 @@ class Cpu(Registers):
     _STOPS: Final[dict[int, Callable[[Cpu, int], Trap | None]]] = {
         Stop.NONE: _on_none,
         Stop.FAULT: _on_fault,
-        Stop.UNDELIVERED: _on_undelivered,
+        Stop.UNDELIVERED: lambda cpu, _error: Trap(
+            TrapKind.UNDELIVERED, PAGE_FAULT, cpu.state.stop_detail, cpu.state.cr2
+        ),
         Stop.INTERRUPT: _on_interrupt,
         Stop.INVALID: _on_invalid,
         Stop.SYSCALL: _on_syscall,

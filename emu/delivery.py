@@ -15,16 +15,18 @@ from numba import types
 from .counting import NOWHERE, block_size
 from .fetch import ENV_RIP
 from .native import call, entry, native, words
-from .pte import ErrorCode
+from .pte import Access, ErrorCode
 from .records import block_at, state_at, tail_at
 from .state import Fault, Stop
 from .transfer import PF, account, deliver
 from .walk import FETCH
+from .window import forwards
 
 __all__ = ["run"]
 
 word = types.int64
 STOP_FAULT, STOP_REFETCH, STOP_UNDELIVERED = int(Stop.FAULT), int(Stop.REFETCH), int(Stop.UNDELIVERED)
+READ: Final = int(Access.READ)
 PAGE_FAULT: Final = int(Fault.PAGE)
 ERROR_W: Final = int(ErrorCode.W)
 NO_END: Final = -1
@@ -38,6 +40,8 @@ def _is_simple(s: Any, rip: Any) -> Any:
     Where Unicorn called a hook before the instruction, its flags are to be mended (`_keep_flags` in callbacks.py).
     """
     if s.fault != PAGE_FAULT or s.fault_access == FETCH or s.listeners or s.block_key == 0 or s.hooked_va == rip:
+        return False
+    if s.fault_access == READ and forwards(s):  # it opens a transient window first
         return False
     current, offset = block_at(s.blocks, s.block_index), rip - s.block_va
     if current.key != s.block_key or current.tails == 0 or offset < 0 or offset >= block_size(s):

@@ -37,6 +37,7 @@ __all__ = [
     "Subscription",
     "TlbFlush",
     "TlbMiss",
+    "TransientEvent",
     "WalkStep",
     "event",
     "event_names",
@@ -166,6 +167,25 @@ class TlbFlush(Event):
     reason: str
     va: int | None
     pcid: int | None
+
+
+@event("transient")
+@dataclass(frozen=True, slots=True)
+class TransientEvent(Event):
+    """A transient window closed, and nothing of it retires.
+
+    `cause` says what opened it at `rip`: a `fault` of the load of `address`. It executed so many instructions, loads
+    and stores; `end` is what closed it: `reorder_buffer` or `store_buffer` (it is full), `serializing` (an
+    instruction that waits for all earlier ones) or `fault` (an exception inside).
+    """
+
+    cause: str
+    rip: int
+    address: int | None
+    instructions: int
+    loads: int
+    stores: int
+    end: str
 
 
 class Subscription:

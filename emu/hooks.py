@@ -15,7 +15,30 @@ from unicorn.unicorn_py3.unicorn import uclib
 from .exceptions import MachineError
 from .state import State
 
-__all__ = ["Hooks"]
+__all__ = ["Hooks", "add_hook"]
+
+
+def add_hook(
+    handle: ctypes.c_void_p, function: int, kind: int, data: int, begin: int = 1, end: int = 0, *extra: int
+) -> int:
+    """Have Unicorn call a C function for a kind of hook, from one address to another (1, 0: everywhere).
+
+    The function gets `data`. Returns what removes the hook. Raises MachineError.
+    """
+    hook = ctypes.c_size_t()
+    status = uclib.uc_hook_add(
+        handle,
+        ctypes.byref(hook),
+        kind,
+        ctypes.c_void_p(function),
+        ctypes.c_void_p(data),
+        ctypes.c_uint64(begin),
+        ctypes.c_uint64(end),
+        *(ctypes.c_int(number) for number in extra),
+    )
+    if status:
+        raise MachineError(f"Unicorn refuses a hook of kind {kind:#x} (error {status})")
+    return hook.value
 
 
 class Hooks:
@@ -77,20 +100,7 @@ class Hooks:
 
     def _add(self, name: str, kind: int, begin: int = 1, end: int = 0, *extra: int) -> int:
         """Install a function of `callbacks.py` for a kind of hook, from one address to another (1, 0: everywhere)."""
-        handle = ctypes.c_size_t()
-        status = uclib.uc_hook_add(
-            self._handle,
-            ctypes.byref(handle),
-            kind,
-            ctypes.c_void_p(self._code[name]),
-            ctypes.c_void_p(ctypes.addressof(self._state)),
-            ctypes.c_uint64(begin),
-            ctypes.c_uint64(end),
-            *(ctypes.c_int(number) for number in extra),
-        )
-        if status:
-            raise MachineError(f"Unicorn refuses the hook {name} (error {status})")
-        return handle.value
+        return add_hook(self._handle, self._code[name], kind, ctypes.addressof(self._state), begin, end, *extra)
 
     def _remove(self, handle: int) -> None:
         """Take a hook out; 0 is none."""

@@ -33,13 +33,7 @@ from .control import Control, Msr, is_canonical
 from .cpu import Cpu
 from .cpuid import cpuid
 from .engine import choose_engine
-from .events import (
-    Cr3Write,
-    ExceptionEvent,
-    Hub,
-    InterruptEvent,
-    TlbFlush,
-)
+from .events import Cr3Write, ExceptionEvent, Hub, InterruptEvent, TlbFlush
 from .exceptions import InputError, ProcessorException
 from .interrupt import VECTOR_NAMES, Interrupts, Vector
 from .mmu import Mmu
@@ -48,6 +42,7 @@ from .profile import Costs, Profile, load_profile
 from .pte import Cr4
 from .ram import Ram, parse_size
 from .state import Engine, State
+from .transient import Transient
 from .trap import Trap, TrapKind
 
 __all__ = ["Halt", "Machine"]
@@ -81,7 +76,8 @@ class Machine:
 
     `cpu` names a CPU profile, `ram` is a size such as "64M". `engine` is "trap", "access" or "auto" (the fastest
     that can do what is asked). `tlb` False makes every access walk the page tables. `tlb_policy` is "fifo", "random"
-    (with `seed`), "lru" or "plru". `la57` turns on 5-level paging. Raises InputError for options that do not fit.
+    (with `seed`), "lru" or "plru". `la57` turns on 5-level paging, `transient` what `window.py` describes. Raises
+    InputError for options that do not fit.
     """
 
     def __init__(
@@ -94,6 +90,7 @@ class Machine:
         tlb_policy: str = "random",
         seed: int = 1,
         la57: bool = False,
+        transient: bool = False,
     ) -> None:
         self.profile = cpu if isinstance(cpu, Profile) else load_profile(cpu)
         self.costs: Costs = self.profile.costs
@@ -125,6 +122,7 @@ class Machine:
         self._shadow = NEVER
         self._halt: Halt | None = None
         self._notices = Notices(self)
+        self.transient = Transient(self, code) if transient else None
 
     def _five_levels(self) -> None:
         if not self.profile.features.la57:

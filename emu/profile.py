@@ -36,6 +36,7 @@ __all__ = [
     "Costs",
     "Cpu",
     "Features",
+    "OutOfOrder",
     "PagingStructureCaches",
     "Profile",
     "TlbGeometry",
@@ -100,8 +101,17 @@ class Vulnerabilities:
     """Which transient-execution attacks work on the part when software does nothing against them."""
 
     meltdown: Flag
+    meltdown_needs_l1d: Flag  # ... of data that the L1 data cache holds at that moment
     l1tf: Flag
     spectre_v1: Flag
+
+
+@dataclass(frozen=True, slots=True)
+class OutOfOrder:
+    """How far the core executes ahead of what retires."""
+
+    reorder_buffer: Annotated[int, Unit("instructions", least=1)]
+    store_buffer: Annotated[int, Unit("stores", least=1, most=64)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +300,7 @@ class Profile:
     cpu: Cpu
     features: Features
     vulnerabilities: Vulnerabilities
+    out_of_order: OutOfOrder
     tlb: Tlbs
     paging_structure_caches: PagingStructureCaches
     caches: Caches
@@ -332,7 +343,7 @@ def load_profile(name_or_path: str | Path) -> Profile:
     """
     path = _find(name_or_path)
     file = SourcedToml(path)
-    keys = ("cpu", "features", "vulnerabilities", "tlb", "paging_structure_caches", "caches", "costs")
+    keys = ("cpu", "features", "vulnerabilities", "out_of_order", "tlb", "paging_structure_caches", "caches", "costs")
     file.check_keys(file.raw, ["title", "sources", *keys])
     title = file.raw["title"]
     if not isinstance(title, str):
@@ -344,6 +355,7 @@ def load_profile(name_or_path: str | Path) -> Profile:
         cpu=file.table(Cpu, "cpu"),
         features=file.table(Features, "features"),
         vulnerabilities=file.table(Vulnerabilities, "vulnerabilities"),
+        out_of_order=file.table(OutOfOrder, "out_of_order"),
         tlb=file.table(Tlbs, "tlb"),
         paging_structure_caches=file.table(PagingStructureCaches, "paging_structure_caches"),
         caches=file.table(Caches, "caches"),

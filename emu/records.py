@@ -9,9 +9,19 @@ import numba
 import numpy as np
 
 from .native import call, native, reference, words
-from .state import Block, State, Tail, TlbEntry
+from .state import Block, State, Tail, TlbEntry, Window, WindowBlock, WindowFrame
 
-__all__ = ["block_at", "entry_at", "leave", "notify", "state_at", "tail_at"]
+__all__ = [
+    "block_at",
+    "entry_at",
+    "leave",
+    "notify",
+    "state_at",
+    "tail_at",
+    "window_at",
+    "window_block_at",
+    "window_frame_at",
+]
 
 
 def _signed(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -42,6 +52,9 @@ state_at = reference(record_type(State))
 entry_at = reference(record_type(TlbEntry))
 block_at = reference(record_type(Block))
 tail_at = reference(record_type(Tail))
+window_at = reference(record_type(Window))
+window_block_at = reference(record_type(WindowBlock))
+window_frame_at = reference(record_type(WindowFrame))
 
 
 @native

@@ -31,6 +31,10 @@ __all__ = [
     "TlbArray",
     "TlbEntry",
     "TlbKind",
+    "Window",
+    "WindowBlock",
+    "WindowEnd",
+    "WindowFrame",
 ]
 
 FLUSH_COMMAND: Final = 11 | 1 << 30
@@ -83,6 +87,18 @@ class Fault(IntEnum):
     PAGE = 1
     NOT_CANONICAL = 2
     BAD_PHYSICAL = 3
+    ASSIST = 4  # in a transient window: A would have to be set, which happens when an instruction retires
+
+
+class WindowEnd(IntEnum):
+    """Why a transient window closed (`window.py`)."""
+
+    NONE = 0
+    UNKNOWN_BLOCK = 1  # it has not closed: Python must look at a block first
+    REORDER_BUFFER = 2  # it holds no more instructions
+    STORE_BUFFER = 3  # it holds no more stores
+    SERIALIZING = 4  # an instruction that does not begin before all earlier ones have completed
+    FAULT = 5  # an exception inside, which cannot be delivered before the one that opened it
 
 
 class Event(IntEnum):
@@ -157,6 +173,58 @@ class Tail(ctypes.Structure):
     )
 
 
+class WindowFrame(ctypes.Structure):
+    """A frame as a transient window sees it: with the stores of the window, or with data that was forwarded."""
+
+    _fields_ = (
+        ("pa", c_uint64),  # the frame of RAM
+        ("is_forwarded", c_uint64),
+        ("settled", c_uint64),  # bit n set: it is decided what line n gives, its data or zeros
+        ("padding", c_uint64),
+    )
+
+
+class WindowBlock(ctypes.Structure):
+    """Where a window ends in one basic block."""
+
+    _fields_ = (
+        ("key", c_uint64),  # physical address | size << 48; 0: free
+        ("checksum", c_uint64),
+        ("barrier", c_uint64),  # offset of the first instruction that ends a window; the block's size: none
+        ("padding", c_uint64),
+    )
+
+
+class Window(ctypes.Structure):
+    """The transient window (`window.py`): what the part can do, and what goes on in the window that is open."""
+
+    _fields_ = (
+        ("uc", c_uint64),  # the Unicorn that executes it
+        ("env", c_uint64),
+        ("reorder_buffer", c_uint64),  # instructions
+        ("store_buffer", c_uint64),  # stores
+        ("forwards", c_uint64),  # user loads get data that only the supervisor may read
+        ("blocks", c_uint64),  # host address of a table of WindowBlock
+        ("block_mask", c_uint64),
+        ("frames", c_uint64),  # host address of the WindowFrame array
+        ("frame_limit", c_uint64),
+        ("frame_count", c_uint64),
+        ("memory", c_uint64),  # host address of the frames themselves
+        ("base", c_uint64),  # their guest-physical address, behind RAM
+        ("clock", c_uint64),  # what RDTSC reads
+        # the window that is open
+        ("end", c_uint64),
+        ("barrier_va", c_uint64),
+        ("block_va", c_uint64),
+        ("block_key", c_uint64),
+        ("second_pa", c_uint64),  # of the page that the block ends on
+        ("checksum", c_uint64),
+        ("instructions", c_uint64),
+        ("loads", c_uint64),
+        ("stores", c_uint64),
+    )
+
+
 class State(ctypes.Structure):
     """All state shared with native code. Host addresses of C functions come first."""
 
@@ -226,6 +294,8 @@ class State(ctypes.Structure):
         # translation hardware
         ("engine", c_uint64),
         ("no_tlb", c_uint64),
+        ("window", c_uint64),  # host address of a Window, or 0: the part runs strictly in order
+        ("in_window", c_uint64),  # what is done now is transient
         ("arrays", TlbArray * MAX_ARRAYS),
         ("array_count", c_uint64),
         ("evicted_tag", c_uint64),  # of the entry that the last insert overwrote

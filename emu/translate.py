@@ -23,7 +23,7 @@ from .state import Event, Fault, TlbKind
 from .tlb import find, find_in, insert, leaf_shift, use
 from .walk import ERROR_P, FETCH, KIND, WRITE, is_canonical, permitted, refuse, walk
 
-__all__ = ["forget", "translate"]
+__all__ = ["drop", "forget", "translate"]
 
 ITLB: Final = int(TlbKind.ITLB)
 DTLB: Final = int(TlbKind.DTLB)
@@ -81,7 +81,7 @@ def _fill(s: Any, kind: Any, va: Any, leaf: Any) -> None:
 
 
 @native
-def _drop(s: Any, va: Any) -> None:
+def drop(s: Any, va: Any) -> None:
     """Drop what the TLBs and paging-structure caches of the current PCID hold for one address."""
     for number in range(s.array_count):
         array = s.arrays[number]
@@ -141,7 +141,7 @@ def _lookup(s: Any, kind: Any, va: Any, access: Any) -> Any:
 def _assist(s: Any, va: Any, access: Any) -> Any:
     """Set D in the page table on behalf of a TLB entry that is clean, and renew the entry."""
     s.dirty_assists += 1
-    _drop(s, va)
+    drop(s, va)
     leaf = _walk(s, va, access)
     if leaf:
         _fill(s, STLB, va, leaf)
@@ -161,6 +161,6 @@ def translate(s: Any, va: Any, access: Any) -> Any:
     leaf = _lookup(s, ITLB if access & KIND == FETCH else DTLB, va, access)
     if leaf and access & KIND == WRITE and not leaf & D:
         leaf = _assist(s, va, access)
-    if not leaf:
-        _drop(s, va)
+    if not leaf and not s.in_window:
+        drop(s, va)
     return leaf

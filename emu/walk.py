@@ -39,6 +39,7 @@ TABLE: Final = ADDRESS_MASK
 PAGING_STRUCTURE: Final = int(TlbKind.PAGING_STRUCTURE)
 PAGE_FAULT: Final = int(Fault.PAGE)
 BAD_PHYSICAL: Final = int(Fault.BAD_PHYSICAL)
+ASSIST: Final = int(Fault.ASSIST)
 ERROR_P: Final = int(ErrorCode.P)
 ERROR_RSVD: Final = int(ErrorCode.RSVD)
 ERROR_I: Final = int(ErrorCode.I)
@@ -106,11 +107,19 @@ def _read_entry(s: Any, pa: Any, access: Any) -> Any:
 
 
 @native
-def _set_flag(s: Any, pa: Any, entry: Any, flags: Any) -> None:
-    """Set A (and D) in an entry of guest RAM, as the processor does with a locked access."""
+def _set_flag(s: Any, pa: Any, entry: Any, flags: Any) -> Any:
+    """Set A (and D) in an entry of guest RAM, as the processor does with a locked access.
+
+    That takes a microcode assist, which waits for the instruction to retire; False in a transient window, where none
+    ever will.
+    """
     if entry & flags != flags and pa < s.ram_size:
+        if s.in_window:
+            s.fault = ASSIST
+            return False
         s.accessed_assists += 1
         words(s.ram)[pa >> 3] = entry | flags
+    return True
 
 
 @native
@@ -187,12 +196,14 @@ def walk(s: Any, va: Any, access: Any) -> Any:
         rights = (rights & entry & (W | U)) | ((rights | entry) & NX)
         if _is_leaf(s, entry, shift):
             break
-        _set_flag(s, pa, entry, A)
+        if not _set_flag(s, pa, entry, A):
+            return 0
         table = (entry & TABLE) | P | rights
         _remember_table(s, va, shift, table)
         shift -= 9
     if not permitted(s, rights, access):
         return refuse(s, access, ERROR_P)
     written = access & KIND == WRITE
-    _set_flag(s, pa, entry, A | D if written else A)
+    if not _set_flag(s, pa, entry, A | D if written else A):
+        return 0
     return _make_leaf(s, entry, rights, shift, written)

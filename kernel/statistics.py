@@ -20,6 +20,7 @@ def statistics(kernel: Kernel) -> dict[str, Any]:
     user, system = machine.retired(USER), machine.retired(KERNEL)
     causes = machine.clock.by_cause()
     first = kernel.processes[0]
+    transient = {"transient": machine.transient.statistics()} if machine.transient is not None else {}
     return {
         "exit": _exit(first),
         "instructions": {"user": user[0], "kernel": system[0]},
@@ -32,6 +33,7 @@ def statistics(kernel: Kernel) -> dict[str, Any]:
         "frames": {"peak": kernel.frames.peak, "leaked": kernel.leaked_frames},
         "cr3_writes": dict(machine.cr3_writes),
         "syscalls": _syscalls(kernel.processes),
+        **transient,
         "context_switches": kernel.scheduler.switches,
         "processes": [_process(process) for process in kernel.processes],
     }

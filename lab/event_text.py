@@ -26,6 +26,7 @@ from emu.events import (
     PageWalk,
     TlbFlush,
     TlbMiss,
+    TransientEvent,
 )
 from emu.pte import describe_error_code
 from kernel import (
@@ -91,6 +92,13 @@ def _tlb_flush(event: TlbFlush) -> str:
     address = "" if event.va is None else f" {event.va:#x}"
     pcid = "" if event.pcid is None else f" pcid {event.pcid}"
     return f"{event.reason}{address}{pcid}"
+
+
+@describe.register
+def _transient(event: TransientEvent) -> str:
+    done = f"{event.instructions} instructions, {event.loads} loads, {event.stores} stores"
+    address = "" if event.address is None else f" at {event.address:#x}"
+    return f"{event.cause}{address}: {done}, ended by {event.end.replace('_', ' ')}"
 
 
 @describe.register

@@ -59,6 +59,7 @@ COLOURS: Final = {
     "tlb_flush": "magenta",
     "tlb_miss": "blue",
     "page_walk": "blue",
+    "transient": "red",
     "context_switch": "magenta",
     "cow": "yellow",
     "fork": "green",

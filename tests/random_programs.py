@@ -22,7 +22,7 @@ from random import Random
 from hypothesis import strategies as st
 from random_statements import KINDS, VALUES, Grammar, Lines, code
 
-__all__ = ["KINDS", "PLACES", "programs", "random_program"]
+__all__ = ["KINDS", "PLACES", "program_of", "programs", "random_program"]
 
 PLACES: tuple[str | int, ...] = ("bss", "data", "stack", "brk", 0x13FFFE000, 0x7FFFFFE000, 0x180000000)
 """Where the area may be: a section, the stack, the heap, or a fixed address for mmap.
@@ -114,8 +114,8 @@ hex_digit:
 """
 
 
-def _program(grammar: Grammar, place: str | int, statements: Sequence[Lines]) -> str:
-    """Put the statements into a program whose area is at `place`."""
+def program_of(grammar: Grammar, place: str | int, statements: Sequence[Lines]) -> str:
+    """Return the source of the program with these statements, whose area is at `place`."""
     area, find_area = _AREAS["mmap" if isinstance(place, int) else place]
     golden = 0x9E3779B97F4A7C15
     values = [f"mov {name}, {golden * i % 2**64:#x}" for i, name in enumerate(VALUES, start=1)]
@@ -143,7 +143,7 @@ def _text(*blocks: Lines) -> str:
 def random_program(seed: int, pages: int = 16, size: int = 40, place: str | int = "bss") -> str:
     """Return the source of the program number `seed`: `size` statements over `pages` pages at `place`."""
     rng, grammar = Random(seed), Grammar(pages)
-    return _program(grammar, place, [grammar.statement(rng) for _ in range(size)])
+    return program_of(grammar, place, [grammar.statement(rng) for _ in range(size)])
 
 
 @st.composite
@@ -152,4 +152,4 @@ def programs(draw: st.DrawFn, max_pages: int = 64, max_size: int = 40) -> str:
     grammar = Grammar(draw(st.integers(1, max_pages)))
     place: str | int = draw(st.sampled_from(PLACES))
     statement = st.randoms(use_true_random=False).map(grammar.statement)
-    return _program(grammar, place, draw(st.lists(statement, min_size=1, max_size=max_size)))
+    return program_of(grammar, place, draw(st.lists(statement, min_size=1, max_size=max_size)))

@@ -243,9 +243,9 @@ def test_the_refusal_in_the_manual_is_what_the_loader_says(tmp_path):
             "l1d = { size_kib = 4, ways = 2",
             "l1d = { size_kib = 4, ways = 3",
             "caches.l1d: 4 KiB do not",
-            "l1d",
+            "l1d = {",
         ),
-        ("l1d = { size_kib = 4", "l1d = { size_kib = 6", "caches.l1d: 6 KiB in 2 ways make 48 sets", "l1d"),
+        ("l1d = { size_kib = 4", "l1d = { size_kib = 6", "caches.l1d: 6 KiB in 2 ways make 48 sets", "l1d = {"),
     ],
 )
 def test_a_wrong_profile_is_refused_with_file_line_and_key(tmp_path, old, new, message, where):
