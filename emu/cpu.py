@@ -67,7 +67,7 @@ class Cpu(Registers):
         self._address = address = ctypes.addressof(state)
         self.blocks = BlockTable(state, lambda key: find(address, key))
         self.guard = Guard(state, ram)
-        self._hooks = Hooks(self._handle, state, code)
+        self.hooks = Hooks(self._handle, state, code)
         self.on_load_fault: Callable[[int], None] = lambda _va: None
         self._stopped_before = NOWHERE
         self._target = NOWHERE
@@ -94,10 +94,10 @@ class Cpu(Registers):
 
     def see_every_access(self) -> None:
         """Switch to the access engine (there is no way back: what it needs to know it learns from now on)."""
-        if self._hooks.see_every_access():
+        if self.hooks.see_every_access():
             self.state.engine = Engine.ACCESS
             self._leave_rip_alone()
-            self._retranslate()
+            self.retranslate()
 
     def _leave_rip_alone(self) -> None:
         """Let native code choose whether Unicorn restores RIP before an access (`_synchronise` in counting.py)."""
@@ -106,20 +106,20 @@ class Cpu(Registers):
 
     def see_every_instruction(self, wanted: bool) -> None:
         """Call the native instruction hook before every instruction, or no longer."""
-        self._hooks.on_code(self._hooks.breakpoints, every_instruction=wanted or bool(self.state.no_tlb))
-        self._retranslate()
+        self.hooks.on_code(self.hooks.breakpoints, every_instruction=wanted or bool(self.state.no_tlb))
+        self.retranslate()
 
     def stop_before(self, addresses: tuple[int, ...]) -> None:
         """Return from `run` with BREAKPOINT before one of these addresses executes, and go on from there after it."""
-        self._hooks.on_code(addresses, every_instruction=self._hooks.has_every_instruction)
-        self._retranslate()
+        self.hooks.on_code(addresses, every_instruction=self.hooks.has_every_instruction)
+        self.retranslate()
 
     def _watch(self, addresses: list[int]) -> None:
         """Call `watch` before some instructions of the current block."""
-        if self._hooks.watch(addresses):
+        if self.hooks.watch(addresses):
             self._remove_translation(self.state.block_va, self.state.block_key >> 48)
 
-    def _retranslate(self) -> None:
+    def retranslate(self) -> None:
         """Drop Unicorn's translated code, which knows only the hooks of its time."""
         self.uc.ctl_flush_tb()
         self.flush_soft_tlb()
@@ -128,7 +128,7 @@ class Cpu(Registers):
         """Drop the translated code of a range. Unicorn asks where it is, and hears it whatever the ITLB holds."""
         s, pa = self.state, self._code_physical(va)
         if pa is None:
-            self._retranslate()
+            self.retranslate()
             return
         s.stop = s.stop or Stop.REFETCH  # whatever the reason: it stands
         s.dropped_page = pa & PAGE | 1
@@ -142,7 +142,7 @@ class Cpu(Registers):
         self.guard.clear()
         self._set_exits()
         self.blocks.clear()
-        self._retranslate()
+        self.retranslate()
 
     def _set_exits(self) -> None:
         """Addresses at which Unicorn's translator stops without looking: what is guarded, and where to go."""

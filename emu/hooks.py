@@ -7,6 +7,7 @@ translated afterwards; whoever adds one drops the translations that are there.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterable
 
 from unicorn import unicorn_const as uc_const
 from unicorn import x86_const as x86
@@ -60,6 +61,8 @@ class Hooks:
         self._every_access = self._every_instruction = 0
         self._breakpoints: dict[int, int] = {}
         self._watched: dict[int, int] = {}
+        self._probed: dict[int, int] = {}
+        self._probed_data: list[int] = []
 
     @property
     def breakpoints(self) -> tuple[int, ...]:
@@ -83,11 +86,29 @@ class Hooks:
 
         An instruction at which we stop is not told; one that the model executes is.
         """
-        for handle in (*self._breakpoints.values(), *self._watched.values(), self._every_instruction):
+        in_order = (self._breakpoints, self._probed, self._watched)
+        for handle in (*(handle for hooks in in_order for handle in hooks.values()), self._every_instruction):
             self._remove(handle)
         self._breakpoints = {va: self._on_instruction("breakpoint", va) for va in breakpoints}
         self._every_instruction = self._add("instruction", uc_const.UC_HOOK_CODE) if every_instruction else 0
+        self._probed = {va: self._on_instruction("probe", va) for va in self._probed}
         self._watched = {va: self._on_instruction("watch", va) for va in self._watched}
+
+    def probe(self, addresses: Iterable[int], function: int) -> None:
+        """Call a C function before the instructions at some addresses, in place of earlier ones (`probes.py`)."""
+        for handle in self._probed.values():
+            self._remove(handle)
+        self._code = {**self._code, "probe": function}
+        self._probed = dict.fromkeys(addresses, 0)
+        self.on_code(self.breakpoints, every_instruction=self.has_every_instruction)
+
+    def probe_data(self, ranges: Iterable[tuple[int, int]], function: int) -> None:
+        """Call a C function for loads and stores in some physical ranges, (first, last), in place of earlier ones."""
+        for handle in self._probed_data:
+            self._remove(handle)
+        self._code = {**self._code, "probe_data": function}
+        kinds = uc_const.UC_HOOK_MEM_READ | uc_const.UC_HOOK_MEM_WRITE
+        self._probed_data = [self._add("probe_data", kinds, first, last) for first, last in ranges]
 
     def watch(self, addresses: list[int]) -> bool:
         """Call `watch` before the instructions at some addresses. False if it was so before."""

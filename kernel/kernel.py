@@ -318,6 +318,15 @@ class Kernel:
         """Whether a process that ends shall keep its memory, for people to look at."""
         return self._hold_first and process is self.processes[0]
 
+    def leave_host(self) -> None:
+        """From now on the kernel has no effect on the host but its output: files and swap area change in memory only.
+
+        Whoever runs the same program twice, as a debugger that goes backwards does, wants this.
+        """
+        self.file_system.leave_host()
+        if self.manager.swap.device is not None:
+            self.manager.swap.device.file.leave_host()
+
     def close(self) -> None:
         """End every process that is still there; afterwards nothing is allocated that was not after boot."""
         with self.kernel_mode():

@@ -12,12 +12,13 @@ goes with the run; a file with a name stays.
 
 from __future__ import annotations
 
+import mmap
 import struct
 import tempfile
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, cast
 
 from emu import InputError
 from emu.pte import PAGE_SIZE
@@ -25,6 +26,8 @@ from emu.pte import PAGE_SIZE
 __all__ = ["DEVICES", "DeviceProfile", "SwapDevice", "SwapFile"]
 
 SIGNATURE: Final = b"SWAPSPACE2"
+_PRIVATE: Final = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+"""What keeps memory from being shared with a child; where there is no fork(2), nobody could share it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,14 @@ class SwapFile:
         written = self._file.write(data)
         if written != len(data):
             raise OSError(28, "No space left on device")
+
+    def leave_host(self) -> None:
+        """From now on the pages are in our own memory, which fork(2) copies, and no file of the host's changes."""
+        self._file.seek(0)
+        header = self._file.read(PAGE_SIZE)
+        self._file.close()
+        self._file = cast(BinaryIO, mmap.mmap(-1, self.slots * PAGE_SIZE, **_PRIVATE))
+        self._write_at(0, header)
 
     def write(self, slot: int, data: bytes) -> None:
         """Write one page. Raises OSError."""

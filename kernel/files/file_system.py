@@ -151,6 +151,11 @@ class FileSystem:
             return Device(sb, mode, rdev)
         raise Errno(errno.EPERM if kind == stat.S_IFDIR else errno.EINVAL)
 
+    def leave_host(self) -> None:
+        """From now on no file of the host's changes: what the guest writes to it stays here. Raises Errno(EIO)."""
+        for mapping in self._written_back:
+            mapping.leave_source()
+
     def add_file(
         self, path: bytes, source: Source, size: int, permissions: int = 0o644, *, writable: bool = True
     ) -> Dentry:

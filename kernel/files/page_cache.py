@@ -46,6 +46,25 @@ class Source(Protocol):
         ...
 
 
+class Content:
+    """A source in our own memory."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = bytearray(data)
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Up to `size` bytes of it."""
+        return bytes(self._data[offset : offset + size])
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Change it."""
+        self._data[offset : offset + len(data)] = data
+
+    def resize(self, size: int) -> None:
+        """Cut it, or fill it up with zeros."""
+        self._data = self._data[:size].ljust(size, b"\0")
+
+
 class PageCache:
     """The frames of all files, pipes included. `pages` counts them; `charged` are those of files without a source, of
     which there can be `limit`: half of RAM, as in tmpfs.
@@ -141,6 +160,11 @@ class Mapping:
         self.pages: dict[int, int] = {}
         self._dirty: set[int] = set()
         self._swapped: dict[int, int] = {}
+
+    def leave_source(self) -> None:
+        """From now on a copy is behind the pages, and the source never changes. Raises Errno(EIO)."""
+        if self._source is not None:
+            self._source = Content(self._source.read(0, self._source_end))
 
     @property
     def is_shmem(self) -> bool:
