@@ -22,6 +22,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, TextIO
 
 import click
 
+from .check_command import check
 from .compare_commands import compare, validate
 from .memory_commands import maps, walk
 from .options import (
@@ -148,7 +149,7 @@ def cli(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for _command in (compare, maps, policies, validate, walk):
+for _command in (compare, maps, policies, validate, walk, check):
     cli.add_command(_command)
 
 

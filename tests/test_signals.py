@@ -29,6 +29,7 @@ fault = "".join(
 )
 _SKIP = "add qword ptr [rdx + UC_RIP], 2; ret"
 _DIE = "invoke EXIT, 3"
+INT1 = 0xF1
 
 FRAME = {
     "the handler gets its arguments, clean flags, and a stack aligned as after a call": (
@@ -295,6 +296,12 @@ SELECTORS = {
 }
 
 
+def int1_is_reported_before_it() -> bool:
+    """Some hypervisors intercept INT1, and deliver its trap as if it were a fault."""
+    found = "handler: mov rax, [rdx + UC_RIP]; movzx edi, byte ptr [rax]; mov eax, 60; syscall"
+    return run_native(signal_program("handle SIGTRAP, handler; .byte 0xf1; nop", found)).exit_code == INT1
+
+
 def assert_alike(main: str, handlers: str, run_image: RunImage) -> None:
     source = signal_program(main, handlers)
     ended = run_image(assemble_source(source))
@@ -316,6 +323,8 @@ def test_a_fault_is_told_as_the_real_kernel_tells_it_and_can_be_skipped(case: st
     handle = "".join(f"handle SIG{name}, handler;" for name in ("SEGV", "BUS", "ILL", "FPE", "TRAP"))
     other = "other: show [rdx + UC_TRAPNO]; show [rdx + UC_ERR]; show [rdx + UC_CR2]; ret"
     leave_step = "and qword ptr [rdx + UC_EFLAGS], -257;"
+    if case == "int1" and int1_is_reported_before_it():
+        pytest.skip("this machine reports INT1 at the instruction; the manual has it behind (SDM Vol. 2A, INT1)")
     assert_alike(handle + FAULT[case] + "; show 1", f"handler: {fault} {leave_step} {_SKIP}; {other}", run_image)
 
 
