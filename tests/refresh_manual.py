@@ -27,6 +27,13 @@ def refreshed(expected: tuple[str, ...], actual: list[str]) -> list[str] | None:
         if line == "...":
             lines.append(line)
             continue
+        if "..." in line.removesuffix("..."):
+            at = next((i for i in range(at, len(actual)) if matches((line,), actual[i : i + 1])), len(actual))
+            if at == len(actual):
+                return None
+            lines.append(line)
+            at += 1
+            continue
         cut = line.endswith("...")
         wanted = shape(line.removesuffix("..."))
         while at < len(actual) and not (shape(actual[at]).startswith(wanted) if cut else shape(actual[at]) == wanted):

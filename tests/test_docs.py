@@ -1,8 +1,8 @@
 """The manual: every command in it runs, and shows what the manual shows.
 
 A block that begins with ```console is a session: lines with `$ ` are commands, the others are what they print,
-where a line `...` stands for any number of lines, and `...` at the end of a line for its rest. A command without
-output shown may print anything. The last command of a line must succeed; `; echo $?` shows the exit code of one
+where a line `...` stands for any number of lines, and `...` in a line for any text. A command without output shown
+may print anything. The last command of a line must succeed; `; echo $?` shows the exit code of one
 that does not.
 """
 
@@ -22,7 +22,12 @@ from command import ROOT, compile_once, cr3, program
 
 from lab.cli import cli
 
-MANUAL = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "programs" / "README.md"]
+MANUAL = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+    ROOT / "programs" / "README.md",
+    ROOT / "examples" / "README.md",
+]
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ def pattern_of(line: str) -> str:
     """What a shown line matches."""
     if line == "...":
         return "(?:.*\n)*?"
-    return re.escape(line.removesuffix("...")) + (".*\n" if line.endswith("...") else "\n")
+    return re.escape(line).replace(re.escape("..."), ".*") + "\n"
 
 
 @pytest.fixture
@@ -139,6 +144,24 @@ def test_ellipses_stand_for_any_lines() -> None:
     assert not matches(("a", "...", "d"), ["a", "b", "c"])
 
 
-def test_an_ellipsis_at_the_end_stands_for_the_rest() -> None:
+def test_an_ellipsis_in_a_line_stands_for_any_text() -> None:
     assert matches(("sum 3...",), ["sum 3  4"])
+    assert matches(("... fault ... 0x5000 ...",), ["  17  page fault at 0x5000 write"])
     assert not matches(("sum 3...",), ["sum 2", "sum 3"])
+
+
+@pytest.mark.slow
+def test_the_manual_is_a_site_whose_links_lead_somewhere(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "site" / "lessons" / "paging.html").read_text()
+    assert "pictures/paging.svg" in page
+    assert not re.search(r'(src|href)="https?://(?!squidfunk)', page), "a page wants something from the network"
+
+
+def test_every_page_of_the_manual_can_be_found() -> None:
+    contents = (ROOT / "mkdocs.yml").read_text()
+    for page in (ROOT / "docs").rglob("*.md"):
+        assert str(page.relative_to(ROOT / "docs")) in contents, f"{page.name} is not in the contents of mkdocs.yml"

@@ -1,0 +1,56 @@
+"""What mkdocs asks when it builds the site: pages that lie outside this folder, and links to files of the project."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).parent.parent
+OUTSIDE = ("programs/README.md", "examples/README.md", "README.md:index.md")
+LINK = re.compile(r"(\]\()([^)#\s]+)([^)]*\))")
+PUBLISHED = (".asm", ".py", ".ipynb", ".json", ".toml", ".s")
+"""Kinds of the project's files that pages link to; they are copied into the site."""
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Add the README as the first page, and the programs' page."""
+    for name in OUTSIDE:
+        source, _, page = name.partition(":")
+        files.append(File.generated(config, page or source, content=(ROOT / source).read_text()))
+    for folder in ("programs", "examples", "lab/schemas", "emu", "kernel"):
+        for path in sorted((ROOT / folder).iterdir()):
+            if path.suffix in PUBLISHED:
+                files.append(File.generated(config, f"{folder}/{path.name}.txt", abs_src_path=str(path)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, files: Files, **_: Any) -> str:
+    """Turn links to files of the project into links to pages of the site."""
+    original = {"index.md": "README.md"}.get(page.file.src_uri)
+    here = posixpath.dirname(original if original else _place(page.file.src_uri))
+
+    def resolve(match: re.Match[str]) -> str:
+        target = posixpath.normpath(posixpath.join(here, match[2]))
+        if "://" in match[2] or match[2].startswith("mailto:"):
+            return match[0]
+        for name in _names(target):
+            if files.get_file_from_path(name) is not None:
+                return f"{match[1]}{posixpath.relpath(name, posixpath.dirname(page.file.src_uri) or '.')}{match[3]}"
+        return match[0]
+
+    return LINK.sub(resolve, markdown)
+
+
+def _place(src_uri: str) -> str:
+    """Where a page lies in the project."""
+    return src_uri if src_uri in OUTSIDE else f"docs/{src_uri}"
+
+
+def _names(target: str) -> list[str]:
+    """What a file of the project may be called in the site."""
+    inside = target.removeprefix("docs/")
+    return [inside, f"{target}.txt", f"{target}/README.md", "index.md" if target == "README.md" else inside]
