@@ -16,6 +16,8 @@ from typing import Any, Final
 
 from .exercise import Exercise, Solution, Wrong
 
+__all__ = ["EXERCISE"]
+
 EXERCISE: Final = Exercise(1, "address", "Take an address apart", __doc__)
 PARTS: Final = ("PGD index", "PUD index", "PMD index", "PTE index", "offset")
 LECTURE: Final = 0x1_8000_1008

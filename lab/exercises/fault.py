@@ -35,6 +35,8 @@ from .exercise import Exercise, Solution, Wrong
 if TYPE_CHECKING:
     from kernel import Result
 
+__all__ = ["EXERCISE"]
+
 EXERCISE: Final = Exercise(5, "fault", "Handle page faults", __doc__)
 RUBBISH: Final = b"\xcc"
 SIGSEGV: Final = 11

@@ -24,6 +24,8 @@ from emu.pte import CR3_NOFLUSH, Pte
 
 from .exercise import Exercise, Solution, Wrong
 
+__all__ = ["EXERCISE"]
+
 EXERCISE: Final = Exercise(9, "isolation", "Isolate the page tables", __doc__)
 PGD: Final = 0x123_4000
 USER_BITS: Final = 0x1800

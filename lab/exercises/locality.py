@@ -16,6 +16,8 @@ from emu.assembler import assemble
 from .exercise import STUBS, Exercise, Solution, Wrong
 from .programs import run
 
+__all__ = ["EXERCISE"]
+
 EXERCISE: Final = Exercise(8, "locality", "Be kind to the TLB", __doc__, ".asm")
 NUMBERS: Final = 500 * 512
 MOST_MISSES: Final = 0.01

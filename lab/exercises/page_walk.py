@@ -24,6 +24,8 @@ from emu.pte import Access
 
 from .exercise import Exercise, Solution, Wrong
 
+__all__ = ["EXERCISE"]
+
 EXERCISE: Final = Exercise(2, "page_walk", "Walk the page tables", __doc__)
 TABLES: Final = (0x1000, 0x2000, 0x3000, 0x4000)
 """PGD, PUD, PMD and page table."""

@@ -24,6 +24,8 @@ from kernel.policies import ReplacementPolicy, find_policy
 
 from .exercise import Exercise, Solution, Wrong
 
+__all__ = ["EXERCISE"]
+
 EXERCISE: Final = Exercise(6, "replacement", "Choose who gives way", __doc__)
 NAME: Final = "SecondChance"
 SEED: Final = 2

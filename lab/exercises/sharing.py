@@ -20,6 +20,8 @@ from typing import Any, Final
 
 from .exercise import Exercise, Solution, Wrong
 
+__all__ = ["EXERCISE"]
+
 EXERCISE: Final = Exercise(4, "sharing", "Share the TLB between processes", __doc__)
 ASIDS: Final = 6
 SEED: Final = 6

@@ -25,6 +25,8 @@ from emu.profile import TlbGeometry, load_profile
 
 from .exercise import Exercise, Solution, Wrong
 
+__all__ = ["EXERCISE"]
+
 EXERCISE: Final = Exercise(3, "tlb", "Build a TLB", __doc__)
 SEED: Final = 64
 
