@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import posixpath
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File, Files
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import reference
 
 ROOT = Path(__file__).parent.parent
 OUTSIDE = ("programs/README.md", "examples/README.md", "README.md:index.md")
@@ -21,6 +26,8 @@ def on_files(files: Files, config: Any) -> Files:
     for name in OUTSIDE:
         source, _, page = name.partition(":")
         files.append(File.generated(config, page or source, content=(ROOT / source).read_text()))
+    files.append(File.generated(config, "reference/events.md", content=reference.events_page()))
+    files.append(File.generated(config, "reference/statistics.md", content=reference.statistics_page()))
     for folder in ("programs", "examples", "lab/schemas", "emu", "kernel"):
         for path in sorted((ROOT / folder).iterdir()):
             if path.suffix in PUBLISHED:

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from .assembler import assemble
     from .events import Event, Hub, event, event_names
     from .exceptions import (
         AssemblyError,
@@ -50,6 +51,7 @@ __all__ = [
     "Rflags",
     "Step",
     "TripleFault",
+    "assemble",
     "event",
     "event_names",
     "load_profile",
@@ -58,6 +60,7 @@ __all__ = [
 ]
 
 _HOMES: Final = {
+    "assembler": ("assemble",),
     "events": ("Event", "Hub", "event", "event_names"),
     "exceptions": (
         "AssemblyError",

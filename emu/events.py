@@ -40,6 +40,7 @@ __all__ = [
     "TransientEvent",
     "WalkStep",
     "event",
+    "event_class",
     "event_names",
 ]
 
@@ -68,6 +69,11 @@ def event(name: str) -> Callable[[_E], _E]:
 def event_names() -> list[str]:
     """All kinds of events that exist, sorted."""
     return sorted(_CLASSES)
+
+
+def event_class(name: str) -> type[Event]:
+    """The dataclass of a kind of event. Raises KeyError."""
+    return _CLASSES[name]
 
 
 @event("instruction")

@@ -9,8 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from emu import Machine
-from emu.assembler import assemble
+from emu import Machine, assemble
 from kernel import Kernel
 
 

@@ -3,8 +3,7 @@
 Run it: python examples/lecture_numbers.py
 """
 
-from emu import Machine
-from emu.assembler import assemble
+from emu import Machine, assemble
 from kernel import Kernel
 
 print(f"{'':14}{'fetches':>9}{'accesses':>10}{'walks':>7}{'entry reads: fetch':>20}{'data':>6}")

@@ -114,6 +114,24 @@ def test_the_manual_shows_what_happens(session: Session, workplace: Path) -> Non
             pytest.fail(f"$ {command}\n{done.stdout}\n--- but {session.place} shows\n{shown}", pytrace=False)
 
 
+def snippets() -> list[tuple[str, str]]:
+    """Every Python block of the manual, with its place."""
+    found = []
+    for page in MANUAL:
+        text = page.read_text()
+        for block in re.finditer(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+            found.append((f"{page.relative_to(ROOT)}:{text.count(chr(10), 0, block.start()) + 2}", block[1]))
+    return found
+
+
+@needs_bash
+@pytest.mark.parametrize(("place", "code"), snippets(), ids=[place for place, _ in snippets()])
+def test_the_python_of_the_manual_runs(place: str, code: str, workplace: Path) -> None:
+    (workplace / "snippet.py").write_text(code)
+    done = shell("python snippet.py", workplace)
+    assert done.returncode == 0, f"{place}\n{done.stdout}"
+
+
 def examples() -> list[str]:
     """Every example of every `--help`."""
     return [line for command in cli.commands.values() for line, _meaning in getattr(command, "examples", ())]

@@ -9,8 +9,7 @@ from conftest import RunImage
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emu import InputError
-from emu.assembler import assemble
+from emu import InputError, assemble
 from kernel.policies import find_policy, policy_names
 from lab.options import Options
 from lab.policies import Recording, frame_counts, record, replay

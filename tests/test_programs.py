@@ -9,7 +9,7 @@ from conftest import RunImage
 from expectations import PROGRAMS, expectation
 from native import count_instructions, requires_native, run_native
 
-from emu.assembler import assemble
+from emu import assemble
 
 ids = {"ids": lambda program: program.stem}
 CONFIGURATIONS = {

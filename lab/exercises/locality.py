@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from emu.assembler import assemble
+from emu import assemble
 
 from .exercise import STUBS, Exercise, Solution, Wrong
 from .programs import run
