@@ -11,17 +11,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from .assembler import assemble
-    from .events import Event, Hub, event, event_names
+    from .events import Event, event, event_names
     from .exceptions import (
         AssemblyError,
         EmuError,
         GuestHalted,
+        HookError,
         ImageError,
         InputError,
         MachineError,
         ProfileError,
         TripleFault,
     )
+    from .guest import Guest, GuestState
+    from .hub import Hub, Subscription
     from .machine import Halt, Machine
     from .profile import Profile, load_profile, profile_names
     from .pte import PAGE_SHIFT, PAGE_SIZE, Access, Cr0, Cr4, Efer, Pte, Rflags
@@ -37,8 +40,11 @@ __all__ = [
     "Efer",
     "EmuError",
     "Event",
+    "Guest",
     "GuestHalted",
+    "GuestState",
     "Halt",
+    "HookError",
     "Hub",
     "ImageError",
     "InputError",
@@ -50,6 +56,7 @@ __all__ = [
     "Pte",
     "Rflags",
     "Step",
+    "Subscription",
     "TripleFault",
     "assemble",
     "event",
@@ -61,17 +68,20 @@ __all__ = [
 
 _HOMES: Final = {
     "assembler": ("assemble",),
-    "events": ("Event", "Hub", "event", "event_names"),
+    "events": ("Event", "event", "event_names"),
     "exceptions": (
         "AssemblyError",
         "EmuError",
         "GuestHalted",
+        "HookError",
         "ImageError",
         "InputError",
         "MachineError",
         "ProfileError",
         "TripleFault",
     ),
+    "guest": ("Guest", "GuestState"),
+    "hub": ("Hub", "Subscription"),
     "machine": ("Halt", "Machine"),
     "profile": ("Profile", "load_profile", "profile_names"),
     "pte": ("PAGE_SHIFT", "PAGE_SIZE", "Access", "Cr0", "Cr4", "Efer", "Pte", "Rflags"),

@@ -287,6 +287,10 @@ class Cpu(Registers):
         is_there = trap.kind is TrapKind.ARRIVED or (trap.kind is TrapKind.DEADLINE and s.instructions < deadline)
         return None if is_there else trap
 
+    def _on_requested(self, _error: int) -> Trap:
+        self.not_executed(self.rip, inclusive=True)  # a listener asked before an instruction
+        return Trap(TrapKind.REQUESTED)
+
     def _on_iterations(self, _error: int) -> Trap:
         """A REP repeated too often. It is interrupted between two iterations, and has not retired."""
         self.state.instructions -= 1
@@ -444,5 +448,5 @@ class Cpu(Registers):
         Stop.UNKNOWN_BLOCK: _on_unknown_block,
         Stop.REFETCH: _on_refetch,
         Stop.DANGER: _on_danger,
-        Stop.REQUESTED: lambda _cpu, _error: Trap(TrapKind.REQUESTED),
+        Stop.REQUESTED: _on_requested,
     }

@@ -1,17 +1,13 @@
-"""Events: everything that happens, as typed frozen records, for whoever subscribed.
+"""Events: everything that happens, as typed frozen records.
 
-An event that nobody listens to is never built: the emitter asks `hub.wants("cr3_write")` first, and events of the
-native code set a bit that it tests.
+An event says what happened and when; who hears of it is the hub's business (`hub.py`). The record itself never changes,
+but the machine does: `event.guest` is the machine as it is now, to look at and to change, and `event.stop()` ends the
+run.
 
->>> hub = Hub()
->>> @hub.on("cr3_write")
-... def show(event):
-...     print(event)
->>> hub.emit(Cr3Write(cycle=7, pid=1, value=0x5001, pcid=1, flush=False))
+>>> Cr3Write(cycle=7, pid=1, value=0x5001, pcid=1, flush=False)
 Cr3Write(cycle=7, pid=1, value=20481, pcid=1, flush=False)
->>> show.off()
->>> hub.wants("cr3_write")
-False
+>>> event_class("cr3_write").__name__
+'Cr3Write'
 
 A new kind of event is one frozen dataclass with the `@event` decorator, here or in the kernel.
 """
@@ -21,26 +17,28 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar, overload
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from .exceptions import InputError
+
+if TYPE_CHECKING:
+    from .guest import Guest
 
 __all__ = [
     "AccessEvent",
     "Cr3Write",
     "Event",
     "ExceptionEvent",
-    "Hub",
     "InstructionEvent",
     "InterruptEvent",
     "PageWalk",
-    "Subscription",
     "TlbFlush",
     "TlbMiss",
     "TransientEvent",
     "WalkStep",
     "event",
     "event_class",
+    "event_name",
     "event_names",
 ]
 
@@ -48,8 +46,35 @@ _CLASSES: dict[str, type[Event]] = {}
 _E = TypeVar("_E", bound="type[Event]")
 
 
+class Happened:
+    """Where an event happened; no field of it, so that it is neither compared nor shown nor written to a file."""
+
+    __slots__ = ("_guest",)
+
+    @property
+    def guest(self) -> Guest:
+        """The machine, now: its registers and memory. Raises InputError for an event that no machine told."""
+        try:
+            guest: Guest = self._guest  # type: ignore[attr-defined]
+        except AttributeError:
+            raise InputError("this event was not told by a machine, so there is no guest to look at") from None
+        return guest
+
+    def happen(self, guest: Guest) -> None:
+        """Note whose event this is."""
+        object.__setattr__(self, "_guest", guest)
+
+    def stop(self) -> None:
+        """End the run. It can be gone on with: nothing is left half done.
+
+        At an `instruction` event the machine stops before that instruction; in the middle of an instruction (accesses,
+        TLB, walks) at the end of its basic block; while the kernel works, when it is done.
+        """
+        self.guest.stop()
+
+
 @dataclass(frozen=True, slots=True)
-class Event:
+class Event(Happened):
     """What every event has: the model's clock in cycles, and the process (0: none)."""
 
     cycle: int
@@ -72,8 +97,30 @@ def event_names() -> list[str]:
 
 
 def event_class(name: str) -> type[Event]:
-    """The dataclass of a kind of event. Raises KeyError."""
+    """The class of a kind of events. Raises InputError if there is no such kind."""
+    if name not in _CLASSES:
+        close = difflib.get_close_matches(name, _CLASSES, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(event_names())}"
+        raise InputError(f"unknown event {name!r}: {hint}")
     return _CLASSES[name]
+
+
+def event_name(happened: Event) -> str:
+    """The name of an event's kind."""
+    return _NAMES[type(happened)]
+
+
+class _Names(dict[type, str]):
+    """Class to name, looked up lazily so that the kernel's events need no second registration."""
+
+    def __missing__(self, cls: type) -> str:
+        """Find the name of a class that is asked for the first time."""
+        name = next(name for name, known in _CLASSES.items() if known is cls)
+        self[cls] = name
+        return name
+
+
+_NAMES: Final = _Names()
 
 
 @event("instruction")
@@ -192,84 +239,3 @@ class TransientEvent(Event):
     loads: int
     stores: int
     end: str
-
-
-class Subscription:
-    """One listener. `off()` removes it; calling it calls the function, so a decorated function stays usable."""
-
-    def __init__(self, hub: Hub, name: str, callback: Callable[[Any], object], once: bool) -> None:
-        self._hub, self.name, self._callback, self._once = hub, name, callback, once
-
-    def __call__(self, happened: Event) -> None:
-        """Tell the listener."""
-        if self._once:
-            self.off()
-        self._callback(happened)
-
-    def off(self) -> None:
-        """Listen no more."""
-        self._hub.remove(self)
-
-
-class Hub:
-    """Who listens to what. `changed(name, wanted)` is called when the first listener comes or the last one goes."""
-
-    def __init__(self) -> None:
-        self._listeners: dict[str, list[Subscription]] = {}
-        self.changed: Callable[[str, bool], None] = lambda _name, _wanted: None
-
-    @overload
-    def on(self, name: str, callback: Callable[[Any], object], *, once: bool = False) -> Subscription: ...
-    @overload
-    def on(
-        self, name: str, callback: None = None, *, once: bool = False
-    ) -> Callable[[Callable[[Any], object]], Subscription]: ...
-    def on(
-        self, name: str, callback: Callable[[Any], object] | None = None, *, once: bool = False
-    ) -> Subscription | Callable[[Callable[[Any], object]], Subscription]:
-        """Subscribe to a kind of event, as a decorator or with a callback. Raises InputError for an unknown kind."""
-        if name not in _CLASSES:
-            close = difflib.get_close_matches(name, _CLASSES, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(event_names())}"
-            raise InputError(f"unknown event {name!r}: {hint}")
-
-        def subscribe(function: Callable[[Any], object]) -> Subscription:
-            subscription = Subscription(self, name, function, once)
-            listeners = self._listeners.setdefault(name, [])
-            listeners.append(subscription)
-            if len(listeners) == 1:
-                self.changed(name, True)
-            return subscription
-
-        return subscribe if callback is None else subscribe(callback)
-
-    def remove(self, subscription: Subscription) -> None:
-        """Remove one listener; removing it twice does no harm."""
-        listeners = self._listeners.get(subscription.name, [])
-        if subscription in listeners:
-            listeners.remove(subscription)
-            if not listeners:
-                del self._listeners[subscription.name]
-                self.changed(subscription.name, False)
-
-    def wants(self, name: str) -> bool:
-        """Whether anybody listens to this kind of event."""
-        return name in self._listeners
-
-    def emit(self, happened: Event) -> None:
-        """Hand an event to its listeners, in the order in which they came."""
-        for listener in tuple(self._listeners.get(_NAMES[type(happened)], ())):
-            listener(happened)
-
-
-class _Names(dict[type, str]):
-    """Class to name, looked up lazily so that the kernel's events need no second registration."""
-
-    def __missing__(self, cls: type) -> str:
-        """Find the name of a class that is asked for the first time."""
-        name = next(name for name, known in _CLASSES.items() if known is cls)
-        self[cls] = name
-        return name
-
-
-_NAMES: Final = _Names()

@@ -5,6 +5,7 @@
     │   ├── AssemblyError    assembly source: file, line, column, what was expected
     │   ├── ImageError       an ELF file that is damaged or not for us
     │   └── ProfileError     a CPU profile that is missing or does not fit the schema
+    ├── HookError            a hook raised something; the guest's state is with it
     ├── MachineError         the machine cannot go on (access outside RAM by its user)
     │   ├── TripleFault      not even a double fault could be delivered
     │   └── GuestHalted      HLT with interrupts disabled
@@ -15,10 +16,17 @@ A guest program's mistakes never raise: they become exceptions of the modelled p
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .events import Event
+    from .guest import GuestState
+
 __all__ = [
     "AssemblyError",
     "EmuError",
     "GuestHalted",
+    "HookError",
     "ImageError",
     "InputError",
     "MachineError",
@@ -59,6 +67,18 @@ class ImageError(InputError):
 
 class ProfileError(InputError):
     """A CPU profile is unknown, or its TOML does not have the shape or the sources it must have."""
+
+
+class HookError(EmuError):
+    """A hook raised something, which is the cause of this error (`__cause__`); the machine has stopped.
+
+    `event` is what the hook was told, `guest` a copy of the registers at that moment. The run can be gone on with.
+    """
+
+    def __init__(self, event: Event, guest: GuestState, error: Exception) -> None:
+        self.event, self.guest, self.__cause__ = event, guest, error
+        where = f"rip {guest.rip:#x}, pid {guest.pid}, cycle {guest.cycle:,}"
+        super().__init__(f"a hook raised {type(error).__name__}: {error} ({where})")
 
 
 class MachineError(EmuError):

@@ -33,8 +33,9 @@ from .control import Control, Msr, is_canonical
 from .cpu import Cpu
 from .cpuid import cpuid
 from .engine import choose_engine
-from .events import Cr3Write, ExceptionEvent, Hub, InterruptEvent, TlbFlush
+from .events import Cr3Write, ExceptionEvent, InterruptEvent, TlbFlush
 from .exceptions import InputError, ProcessorException
+from .hub import Hub
 from .interrupt import VECTOR_NAMES, Interrupts, Vector
 from .mmu import Mmu
 from .notices import Notices
@@ -47,11 +48,8 @@ from .trap import Trap, TrapKind
 
 __all__ = ["Halt", "Machine"]
 
-MASK32: Final = (1 << 32) - 1
-MASK64: Final = (1 << 64) - 1
-NEVER: Final = (1 << 63) - 1
-SYSCALL_SIZE: Final = 2
-VMCALL_SIZE: Final = 3
+MASK32, MASK64, NEVER = (1 << 32) - 1, (1 << 64) - 1, (1 << 63) - 1
+SYSCALL_SIZE, VMCALL_SIZE = 2, 3
 LEAST_ITERATIONS: Final = 1 << 20
 """Iterations of REP that are allowed however small the instruction limit is."""
 
@@ -123,6 +121,7 @@ class Machine:
         self._halt: Halt | None = None
         self._notices = Notices(self)
         self.transient = Transient(self, code) if transient else None
+        self.guest = self._notices.guest
 
     def _five_levels(self) -> None:
         if not self.profile.features.la57:
@@ -169,7 +168,7 @@ class Machine:
         self.clock.charge(cause, cycles)
 
     def stop(self) -> None:
-        """Make `run` return when the current instruction is done; if it is not running, the next one at once."""
+        """Make `run` return when nothing is half done (`Event.stop`); if it is not running, the next one at once."""
         self._halt = Halt.STOPPED
         self._notices.leave_if_inside()
 
@@ -288,11 +287,17 @@ class Machine:
     # --- running --------------------------------------------------------------------------------------------------
 
     def run(self) -> Halt:
-        """Execute until somebody stops the machine. What a hook or the monitor raises comes out of here."""
+        """Execute until somebody stops the machine. Raises HookError when a hook raised something."""
         try:
-            return self._run()
+            halt = self._run()
         finally:
             self._halt = None
+        self.raise_from_hooks()
+        return halt
+
+    def raise_from_hooks(self) -> None:
+        """Raise what a hook raised while the machine did not run."""
+        self._notices.raise_what_was_raised()
 
     def _run(self) -> Halt:
         look = 0

@@ -1,7 +1,11 @@
 """What native code tells Python at once: events that somebody listens to, and a few instructions of the model's.
 
 The call comes through C, out of the middle of Unicorn. So nothing may be raised here, and Unicorn's translated code may
-not be changed: what a listener raises is kept until Unicorn has been left, and so is what it subscribes to.
+not be changed: what a listener raises is kept until the machine has stopped, and what it subscribes to, or writes where
+code is, until Unicorn has been left.
+
+Unicorn can be left at once only before an instruction. In the middle of one it would forget that a store was done, and
+do it again; there it is left before its next basic block, by a deadline that is over.
 """
 
 from __future__ import annotations
@@ -11,8 +15,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from .events import AccessEvent, InstructionEvent, PageWalk, TlbMiss, WalkStep
-from .pte import IMPLICIT
-from .state import Event, Stop
+from .events import Event as Told
+from .exceptions import HookError, InputError
+from .guest import Guest
+from .pte import IMPLICIT, PAGE_SHIFT
+from .state import FETCHED, Event, Stop
 
 if TYPE_CHECKING:
     from .machine import Machine
@@ -39,48 +46,96 @@ class Notices:
     def __init__(self, machine: Machine) -> None:
         self._machine, self._state, self._events = machine, machine.state, machine.events
         self._raised: BaseException | None = None
-        self._inside = False
-        self._late: list[tuple[str, bool]] = []
+        self._inside: int | None = None  # the kind of event that is being told
+        self._late: list[Callable[[], object]] = []
+        self._left_before: int | None = None  # the instruction that was told, and not executed yet
         word = ctypes.c_int64
         self._function = ctypes.CFUNCTYPE(word, word, word, word, word)(self._receive)
         machine.state.notify = ctypes.cast(self._function, ctypes.c_void_p).value
-        machine.events.changed = self._changed
+        self.guest = Guest(machine, self)
+        machine.events.guest, machine.events.changed, machine.events.failed = self.guest, self._changed, self._failed
 
     def _receive(self, event: int, a: int, b: int, c: int) -> int:
-        """Called by native code, inside Unicorn."""
-        self._inside = True
+        """Called by native code, inside Unicorn or by the kernel's own accesses."""
+        outer, self._inside = self._inside, event
         try:
             self._RECEIVERS[event](self, a & MASK64, b, c)
-        except BaseException as error:  # handed on by `settle`
+        except BaseException as error:  # handed on when the machine has stopped
             self._raised = self._raised or error
-            self.leave_if_inside()
+            self._machine.stop()
         finally:
-            self._inside = False
+            self._inside = outer
         return 0
+
+    def _failed(self, happened: Told, error: BaseException) -> None:
+        """A listener raised something: stop, and hand it on then. Ctrl-C and the like stay what they are."""
+        if self._raised is None:
+            state = self.guest.state()
+            self._raised = HookError(happened, state, error) if isinstance(error, Exception) else error
+        self._machine.stop()
 
     def leave_if_inside(self) -> None:
         """Have Unicorn left as soon as it can be, if it is running now."""
-        if self._inside:
+        if self._inside == Event.INSTRUCTION:
+            self._left_before = self._machine.cpu.rip
             self._state.stop = Stop.REQUESTED
             self._machine.cpu.uc.emu_stop()
+        elif self._inside is not None:
+            self._state.deadline = 0
 
     def settle(self) -> None:
-        """Unicorn was left: install what listeners subscribed to, raise what they raised."""
-        if self._late:
-            late, self._late = self._late, []
-            for name, wanted in late:
-                self._changed(name, wanted)
+        """Unicorn was left: do what had to wait for that."""
+        late, self._late = self._late, []
+        for action in late:
+            action()
+
+    def raise_what_was_raised(self) -> None:
+        """The machine has stopped: raise what a listener raised."""
         if self._raised is not None:
             error, self._raised = self._raised, None
-            raise error
+            raise error from error.__cause__
+
+    # --- what hooks change --------------------------------------------------------------------------------------------
+
+    def check_between_instructions(self) -> None:
+        """Raises InputError in the middle of an instruction, where registers cannot be changed."""
+        if self._inside not in (None, Event.INSTRUCTION):
+            raise InputError(
+                "registers cannot be changed in the middle of an instruction; "
+                "change them at an instruction event, or where the kernel tells something"
+            )
+
+    def jump(self, va: int) -> None:
+        """Go on at another address."""
+        if self._inside is None:
+            self._machine.cpu.rip = va
+        else:
+            self._later(lambda: self._go_to(va))
+
+    def _go_to(self, va: int) -> None:
+        self._machine.cpu.rip, self._left_before = va, None
+
+    def write(self, pa: int, data: bytes) -> None:
+        """Store bytes, within a page. What was translated from there must be translated anew, when that is possible."""
+        ram = self._machine.ram
+        if self._inside is None:
+            ram.write(pa, data)
+            return
+        ram.bytes[pa : pa + len(data)] = list(data)
+        if ram.frame_flags[pa >> PAGE_SHIFT] & FETCHED:
+            self._later(lambda: ram.on_code_write(pa >> PAGE_SHIFT))
+
+    def _later(self, action: Callable[[], object]) -> None:
+        """Do something when Unicorn has been left."""
+        self._late.append(action)
+        self.leave_if_inside()
 
     def _changed(self, name: str, wanted: bool) -> None:
         """The first listener of an event came, or the last one went: turn its native side on or off."""
         if name not in _NATIVE_EVENTS:
             return
-        if self._inside:
-            self._late.append((name, wanted))
-            self.leave_if_inside()
+        if self._inside is not None:
+            self._later(lambda: self._changed(name, wanted))
             return
         bit = 1 << _NATIVE_EVENTS[name]
         self._state.listeners = self._state.listeners | bit if wanted else self._state.listeners & ~bit
@@ -112,6 +167,9 @@ class Notices:
         self._events.emit(AccessEvent(*self._when, kind, va, pa, size, self._machine.cpl))
 
     def _instruction(self, va: int, *_unused: int) -> None:
+        before, self._left_before = self._left_before, None
+        if before == va:
+            return
         instruction = self._machine.cpu.instruction_at(va)
         size = instruction.size if instruction else 0
         self._events.emit(InstructionEvent(*self._when, va, size, self._machine.cpl))

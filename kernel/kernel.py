@@ -21,10 +21,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, Unpack
 
 from emu import Halt, InputError
 from emu.elf import with_file
+from emu.hub import Choice
 from emu.image import Image
 from emu.machine import Machine
 from emu.pte import PAGE_SIZE
@@ -52,6 +53,7 @@ from .statistics import statistics
 from .swap_device import DEVICES, SwapDevice, SwapFile
 from .traps import finish_syscall
 from .uaccess import UserMemory
+from .user_registers import UserRegisters
 
 __all__ = ["Kernel", "Result"]
 
@@ -139,14 +141,14 @@ class Kernel:
 
     # --- for people -------------------------------------------------------------------------------------------------
 
-    def on(self, name: str, callback: Callable[[Any], object] | None = None, *, once: bool = False) -> Any:
-        """Subscribe to an event, as a decorator or with a callback; `once` for the first one only.
+    def on(self, name: str, callback: Callable[[Any], object] | None = None, **choice: Unpack[Choice]) -> Any:
+        """Subscribe to an event, as a decorator or with a callback: `once`, or only some by `pid`, `range` and `kind`.
 
-        Returns a subscription with `off()`. Raises InputError for an unknown event.
+        Returns a subscription with `off()`. Raises InputError for an unknown event, or a choice that it does not offer.
         """
         if callback is None:
-            return self.events.on(name, once=once)
-        return self.events.on(name, callback, once=once)
+            return self.events.on(name, **choice)
+        return self.events.on(name, callback, **choice)
 
     @property
     def now(self) -> int:
@@ -180,6 +182,10 @@ class Kernel:
             if process.pid == pid:
                 return process
         raise InputError(f"there is no process {pid}")
+
+    def user_registers(self, pid: int) -> UserRegisters:
+        """A process's registers as its program has them, to look at and to change. Raises InputError."""
+        return UserRegisters(self, self.process(pid))
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -384,7 +390,8 @@ class Kernel:
         """Run until every process has ended, before the symbol `until` of the first process executes, or, with
         `before_exit`, when the first process is about to end and its memory is still there.
 
-        Raises InputError for an unknown symbol or if there is no process, KernelPanic for a bug of the kernel's.
+        Raises InputError for an unknown symbol or if there is no process, KernelPanic for a bug of the kernel's, and
+        HookError when a hook raised something.
         """
         if not self.processes:
             raise InputError("there is no process to run")
@@ -399,6 +406,7 @@ class Kernel:
             self.scheduler.schedule()
         if self.scheduler.current is not None:
             halt = self.machine.run()
+        self.machine.raise_from_hooks()
         self.scheduler.account()
         stuck = self.scheduler.is_stuck
         return Result(first.exit_code, first.signal, halt, tuple(self.processes), statistics(self), stuck)

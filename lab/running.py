@@ -25,11 +25,16 @@ def begin(options: Options) -> None:
 
 
 def run_session(session: Session, status: Status, *, before_exit: bool = False) -> Result:
-    """Run a session with notices for people about how it went."""
+    """Run a session with notices for people about how it went. What our own listeners raise is raised as it is."""
+    from emu import HookError
+
     from .notices import Notices
 
     notices = Notices(session, status.say)
     with status.running():
-        result = session.run(before_exit=before_exit)
+        try:
+            result = session.run(before_exit=before_exit)
+        except HookError as error:
+            raise error.__cause__ or error from None
     notices.ended(result)
     return result

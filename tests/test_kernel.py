@@ -11,7 +11,7 @@ import pytest
 from conftest import MakeKernel, RunImage
 from small_programs import small_program
 
-from emu import PAGE_SIZE, Halt, InputError, event_names
+from emu import PAGE_SIZE, Halt, HookError, InputError, event_names
 from emu.assembler import assemble, assemble_source
 from emu.image import Image
 from kernel import Kernel, PageFaultEvent, Process, syscall
@@ -473,7 +473,7 @@ def test_what_a_listener_raises_comes_out_of_run(make_kernel: MakeKernel) -> Non
         raise RuntimeError("enough")
 
     kernel.spawn(HELLO)
-    with pytest.raises(RuntimeError, match="enough"):
+    with pytest.raises(HookError, match="enough"):
         kernel.run()
 
 
