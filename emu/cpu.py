@@ -246,8 +246,7 @@ class Cpu(Registers):
         return None if trap.kind is TrapKind.DEADLINE else trap
 
     def _on_unknown_block(self, _error: int) -> None:
-        s = self.state
-        size = s.block_key >> 48
+        s, size = self.state, self.state.block_key >> 48
         code = self.ram.read(s.fetch_pa + s.block_va % PAGE_SIZE, min(size, PAGE_SIZE - s.block_va % PAGE_SIZE))
         if len(code) < size:
             code += self.ram.read(s.second_pa, size - len(code))
@@ -263,8 +262,7 @@ class Cpu(Registers):
     def _on_deadline(self, _error: int) -> Trap | None:
         """The next block would pass the deadline: execute as many of its instructions as are left."""
         s = self.state
-        left = s.deadline - s.instructions
-        if left <= 0:
+        if (left := s.deadline - s.instructions) <= 0:
             return Trap(TrapKind.DEADLINE)
         last = self.blocks.address_of(left)
         s.block_key = 0  # it has not begun
