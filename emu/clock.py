@@ -7,6 +7,8 @@ the total *is* their sum.
 
 from __future__ import annotations
 
+import ctypes
+
 from .profile import Costs
 from .state import State
 
@@ -21,8 +23,15 @@ _NATIVE_CAUSES = (
 class Clock:
     """The cycle clock of one machine."""
 
-    def __init__(self, state: State, costs: Costs, frequency_mhz: int) -> None:
-        self._state, self._costs, self._frequency_mhz = state, costs, frequency_mhz
+    def __init__(self, state: State, costs: Costs, frequency_mhz: int, code: dict[str, int]) -> None:
+        self._frequency_mhz = frequency_mhz
+        self._address, word = ctypes.addressof(state), ctypes.c_int64
+        self._parts = (word * len(_NATIVE_CAUSES))()
+        self._parts_address = ctypes.addressof(self._parts)
+        self._cycles = ctypes.CFUNCTYPE(word, word, word)(code["cycles_entry"])
+        state.instructions_per_cycle = costs.instructions_per_cycle
+        state.cost_stlb_hit, state.cost_entry_read = costs.stlb_hit, costs.walk_entry_read
+        state.cost_assist = costs.walk_ad_assist
         state.cost_syscall, state.cost_sysret, state.cost_iret = costs.syscall, costs.sysret, costs.iret
         state.cost_swapgs, state.cost_stac_clac = costs.swapgs, costs.stac_clac
         state.cost_page_fault = costs.page_fault
@@ -36,24 +45,11 @@ class Clock:
         self._charged[cause] = self._charged.get(cause, 0) + cycles
         self._sum += cycles
 
-    def _native(self) -> tuple[int, ...]:
-        s, costs = self._state, self._costs
-        stlb_hits = s.misses[0] + s.misses[1] - s.misses[2]
-        return (
-            s.instructions // costs.instructions_per_cycle,
-            stlb_hits * costs.stlb_hit,
-            sum(s.entry_reads) * costs.walk_entry_read,
-            (s.accessed_assists + s.dirty_assists) * costs.walk_ad_assist,
-            s.entry_exit_cycles,
-            s.exception_cycles,
-            s.cr3_cycles,
-            s.control_cycles,
-        )
-
     @property
     def now(self) -> int:
         """Cycles since power-on."""
-        return sum(self._native()) + self._sum
+        native: int = self._cycles(self._address, self._parts_address)
+        return native + self._sum
 
     def nanoseconds(self, cycles: int) -> int:
         """So many cycles as time, rounded down."""
@@ -65,7 +61,8 @@ class Clock:
 
     def by_cause(self) -> dict[str, int]:
         """Cycles of each cause; causes that cost nothing so far are left out, except instructions."""
-        parts = dict(zip(_NATIVE_CAUSES, self._native(), strict=True))
+        self._cycles(self._address, self._parts_address)
+        parts = dict(zip(_NATIVE_CAUSES, self._parts, strict=True))
         for cause, cycles in self._charged.items():
             parts[cause] = parts.get(cause, 0) + cycles
         return {cause: cycles for cause, cycles in parts.items() if cycles or cause == "instructions"}

@@ -101,7 +101,7 @@ class Machine:
         self.mmu = Mmu(self.state, self.ram, self.profile, tlb_policy, tlb, code)
         self.cpu = Cpu(self.state, self.ram, self.mmu, chosen, code)
         self.cpu.blocks.is_models = privileged.is_models
-        self.clock = Clock(self.state, self.costs, self.profile.cpu.frequency_mhz)
+        self.clock = Clock(self.state, self.costs, self.profile.cpu.frequency_mhz, code)
         self.events = Hub()
         self.control = Control(self.mmu, self._flushed, soft_flush=self.cpu.flush_soft_tlb)
         if la57:

@@ -67,6 +67,7 @@ class Mmu:
         self._clear_page = ctypes.CFUNCTYPE(_WORD, _WORD, _WORD)(code["clear_page_entry"])
         self._copy_page = ctypes.CFUNCTYPE(_WORD, _WORD, _WORD, _WORD)(code["copy_page_entry"])
         self._descend = ctypes.CFUNCTYPE(_WORD, *[_WORD] * 6)(code["descend_entry"])
+        self._clear_bit = ctypes.CFUNCTYPE(_WORD, *[_WORD] * 8)(code["clear_bit_entry"])
         self._invalidate = ctypes.CFUNCTYPE(None, _WORD, _WORD, _WORD, _WORD)(code["invalidate_entry"])
         state.memmove = ctypes.cast(ctypes.memmove, ctypes.c_void_p).value
         state.memset = ctypes.cast(ctypes.memset, ctypes.c_void_p).value
@@ -205,6 +206,24 @@ class Mmu:
         if found < 0:
             raise self.exception(self.state.fault_page)
         return found & ~7, found & 7
+
+    def clear_bit(self, direct_map: int, table: int, start: int, end: int, bit: int) -> list[tuple[int, int]]:
+        """Clear a bit in all present leaves of a range, below a table of level 4; returns (va, entry before) of those
+        that had it. Loads and stores go through a mapping of all memory at `direct_map`.
+        """
+        found: list[tuple[int, int]] = []
+        room = _LARGEST_LOAD // 2
+        while start < end:
+            count = self._clear_bit(self._address, direct_map, table, start, end, bit, self._words_address, room)
+            if count < 0:
+                raise self.exception(self.state.fault_page)
+            if self.state.code_written:
+                self._forget_code()
+            found += zip(self._words[: 2 * count : 2], self._words[1 : 2 * count : 2], strict=True)
+            if count < room:
+                break
+            start = found[-1][0] + PAGE_SIZE
+        return found
 
     def _forget_code(self) -> None:
         """Something was written where translated code comes from."""

@@ -1,4 +1,5 @@
-"""What Python asks of the native code: translate, load, store, copy, invalidate, enter and leave the kernel (native).
+"""What Python asks of the native code: the time, translate, load, store, copy, invalidate, enter and leave the kernel
+(native).
 
 Each function gets the address of the shared state first. A refused access or a failed transfer leaves its reason there.
 """
@@ -32,9 +33,11 @@ from .translate import translate
 from .walk import KIND, WRITE
 
 __all__ = [
+    "clear_bit_entry",
     "clear_page_entry",
     "copy_entry",
     "copy_page_entry",
+    "cycles_entry",
     "descend_entry",
     "invalidate_entry",
     "load_entry",
@@ -45,9 +48,11 @@ __all__ = [
 word, void = types.int64, types.void
 BAD_PHYSICAL: Final = int(Fault.BAD_PHYSICAL)
 READ: Final = int(Access.READ)
-P: Final = int(Pte.P)
+P, PS = int(Pte.P), int(Pte.PS)
 PAGE: Final = PAGE_SIZE
 WORDS: Final = PAGE_SIZE // 8
+CAUSES: Final = 8
+"""Of cycles that native code counts: clock.py names them."""
 
 
 @native
@@ -63,6 +68,25 @@ def _physical(s: Any, va: Any, access: Any) -> Any:
     s.fault_page = va
     s.fault_access = access & KIND
     return -1
+
+
+@entry(word(word, word))
+def cycles_entry(state: Any, parts: Any) -> Any:
+    """Cycles of everything that native code counts: their sum, and the parts in host memory, in the clock's order."""
+    s = state_at(state, 0)
+    into = words(parts)
+    into[0] = s.instructions // s.instructions_per_cycle
+    into[1] = (s.misses[0] + s.misses[1] - s.misses[2]) * s.cost_stlb_hit
+    into[2] = (s.entry_reads[0] + s.entry_reads[1] + s.entry_reads[2] + s.entry_reads[3]) * s.cost_entry_read
+    into[3] = (s.accessed_assists + s.dirty_assists) * s.cost_assist
+    into[4] = s.entry_exit_cycles
+    into[5] = s.exception_cycles
+    into[6] = s.cr3_cycles
+    into[7] = s.control_cycles
+    total = 0
+    for part in range(CAUSES):
+        total += into[part]
+    return total
 
 
 @entry(word(word, word, word))
@@ -87,6 +111,18 @@ def load_entry(state: Any, va: Any, access: Any) -> Any:
     """Load an aligned word; 0 with `fault` set in the state if it is refused."""
     s = state_at(state, 0)
     return s.loaded if _load(s, va, access) else 0
+
+
+@native
+def _store(s: Any, va: Any, value: Any) -> Any:
+    """Store an aligned word. False with the fault in the state."""
+    s.writes += 1
+    pa = _physical(s, va, WRITE)
+    if pa < 0:
+        return False
+    words(s.ram)[pa >> 3] = value
+    note_write(s, pa)
+    return True
 
 
 @entry(word(word, word, word, word))
@@ -180,6 +216,61 @@ def descend_entry(state: Any, direct_map: Any, table: Any, va: Any, level: Any, 
         level -= 1
         pa = _place(s.loaded & ADDRESS_MASK, va, level)
     return pa | level
+
+
+@native
+def _clear_in_table(s: Any, at: Any, va: Any, end: Any, bit: Any, found: Any, room: Any) -> Any:
+    """Clear a bit in the entries of one lowest-level table, from `va` to `end` or the table's last; -1 with a fault."""
+    count = 0
+    while va < end and count < room:
+        if not _load(s, at, READ):
+            return -1
+        if s.loaded & P and s.loaded & bit:
+            if not _store(s, at, s.loaded & ~bit):
+                return -1
+            words(found)[2 * count] = va
+            words(found)[2 * count + 1] = s.loaded
+            count += 1
+        at += 8
+        va += PAGE
+        if at & (PAGE - 1) == 0:
+            break
+    return count
+
+
+@entry(word(word, word, word, word, word, word, word, word))
+def clear_bit_entry(state: Any, direct_map: Any, table: Any, va: Any, end: Any, bit: Any, found: Any, room: Any) -> Any:
+    """Clear a bit in all present leaves from `va` to `end` of a table of level 4, by loads and stores of the kernel's.
+
+    Writes (va, entry as it was) of those that had the bit to host memory at `found`, until there is `room` for no more.
+    Returns how many, or -1 with the fault in the state.
+    """
+    s = state_at(state, 0)
+    count = 0
+    while va < end and count < room:
+        level = 4
+        pa = _place(table, va, level)
+        while level > 1:
+            if not _load(s, direct_map + pa, READ):
+                return -1
+            if not s.loaded & P or s.loaded & PS:
+                break
+            level -= 1
+            pa = _place(s.loaded & ADDRESS_MASK, va, level)
+        if level == 1:
+            done = _clear_in_table(s, direct_map + pa, va, end, bit, found + 16 * count, room - count)
+            if done < 0:
+                return -1
+            count += done
+        elif s.loaded & P and s.loaded & bit:
+            if not _store(s, direct_map + pa, s.loaded & ~bit):
+                return -1
+            words(found)[2 * count] = va
+            words(found)[2 * count + 1] = s.loaded
+            count += 1
+        shift = 3 + 9 * max(level, 2)
+        va = ((va >> shift) + 1) << shift
+    return count
 
 
 @entry(void(word, word, word, word))

@@ -348,6 +348,10 @@ class State(ctypes.Structure):
         ("cost_cr3_flush", c_uint64),
         ("cost_cr3_noflush", c_uint64),
         ("cost_read_control", c_uint64),
+        ("cost_stlb_hit", c_uint64),
+        ("cost_entry_read", c_uint64),
+        ("cost_assist", c_uint64),
+        ("instructions_per_cycle", c_uint64),
         # what was counted
         ("entry_exit_cycles", c_uint64),
         ("cr3_cycles", c_uint64),

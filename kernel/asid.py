@@ -18,6 +18,7 @@ second late: a bit in `user_pcid_flush_mask` makes the entry code's way back to 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -128,6 +129,14 @@ class TlbContexts:
             self._invalidate_user_asid()
             self._machine.write_cr3(self._machine.control.cr3)
         self._contexts[self._asid].generation = mm.tlb_generation
+
+    def flush_pages(self, mm: AddressSpace, pages: Sequence[int], why: str) -> None:
+        """Forget single pages, or everything if they are many (arch_tlbbatch_flush)."""
+        if len(pages) > FLUSH_CEILING:
+            self.flush_all(mm, why)
+            return
+        for va in pages:
+            self.flush(mm, va, va + PAGE_SIZE, why)
 
     def flush_all(self, mm: AddressSpace, why: str) -> None:
         """Forget a whole address space (flush_tlb_mm)."""

@@ -304,7 +304,7 @@ class FaultHandler:
         if pfn is None:
             pfn = swap.swapin(slot)
         self.retry_at = swap.arrives(pfn)
-        if self.retry_at > self._kernel.now:
+        if self.retry_at and self.retry_at > self._kernel.now:
             return FaultResult.RETRY
         read = self._map_swapped(mm, vma, va, pfn, exclusive=exclusive)
         swap.drop(slot)

@@ -98,6 +98,10 @@ class KernelMemory:
         """Follow page tables."""
         return self._mmu.descend(DIRECT_MAP, table, va, level, last)
 
+    def clear_bit(self, table: int, start: int, end: int, bit: int) -> list[tuple[int, int]]:
+        """Clear a bit in all present leaves of a range; returns (va, entry as it was) of those that had it."""
+        return self._mmu.clear_bit(DIRECT_MAP, table, start, end, bit)
+
     def read(self, pa: int, size: int) -> bytes:
         """Read bytes of a frame."""
         return self._mmu.read(direct_map(pa), size)

@@ -124,7 +124,8 @@ class Pages:
         self._memory.store_va(struct_page + FLAGS, ANON_EXCLUSIVE | ANONYMOUS)
         self._memory.store_va(struct_page + COUNTS, MAPPED)
         self._mappings[pfn] = [(mm, va)]
-        self._count(pfn)
+        self.anonymous += 1
+        self.lru_add(pfn)
         return pfn
 
     def allocate_cached(self) -> int:
@@ -133,7 +134,7 @@ class Pages:
         struct_page = VMEMMAP + STRUCT_PAGE_SIZE * pfn
         self._memory.store_va(struct_page + FLAGS, ANONYMOUS)
         self._memory.store_va(struct_page + COUNTS, REFERENCE)
-        self._count(pfn)
+        self.anonymous += 1
         return pfn
 
     def map_cached(self, pfn: int, mm: AddressSpace, va: int) -> None:
@@ -143,16 +144,16 @@ class Pages:
 
     def drop_cached(self, pfn: int) -> None:
         """Nobody wanted such a page."""
-        self._uncount(pfn)
+        self.anonymous -= 1
         self.put(pfn)
 
-    def _count(self, pfn: int) -> None:
-        self.anonymous += 1
+    def lru_add(self, pfn: int) -> None:
+        """From now on reclaim may take an anonymous page."""
         if self.observer is not None:
             self.observer.added(pfn, swap_backed=True)
 
-    def _uncount(self, pfn: int) -> None:
-        self.anonymous -= 1
+    def lru_del(self, pfn: int) -> None:
+        """Its frame is about to be given back."""
         if self.observer is not None:
             self.observer.removed(pfn)
 
@@ -174,7 +175,8 @@ class Pages:
             del self._mappings[pfn]
         counts = self._add(pfn, -MAPPED)
         if counts < REFERENCE:  # it was anonymous: the page cache holds its own frames
-            self._uncount(pfn)
+            self.anonymous -= 1
+            self.lru_del(pfn)
         elif dirty and self.observer is not None:
             self.observer.written(pfn)
         self._dropped(pfn, counts)

@@ -17,6 +17,7 @@ things: a page of a file is dropped, since it can be read again; an anonymous pa
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from math import isqrt
 from typing import TYPE_CHECKING, Final
@@ -43,6 +44,8 @@ LEAST_PAGES: Final = 16
 same time; then it is better that somebody dies. (Linux avoids that by scanning short lists seldom.)"""
 SCAN_WORK: Final = 150
 """Cycles to look at one page, beyond its memory accesses. Assumption: some 400 instructions of shrink_folio_list."""
+WALK_WORK: Final = 20
+"""The same, when page tables are read from end to end. Assumption: some 50 instructions of walk_pte_range."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,7 @@ class Reclaim:
         self._kernel, self._pages, self._swap = kernel, kernel.pages, kernel.manager.swap
         self.file, self.anonymous = PageList(policy(self, seed)), PageList(policy(self, seed))
         self._list_of: dict[int, PageList] = {}
+        self._used: set[int] = set()  # seen in the page tables, but nobody was told yet
         self.watermarks = Watermarks.of(kernel.frames.total)
         kernel.frames.low, kernel.frames.when_low = self.watermarks.low, self._when_low
         kernel.pages.observer = self
@@ -115,6 +119,7 @@ class Reclaim:
         pages = self._list_of.pop(pfn)
         pages.pages -= 1
         pages.policy.removed(pfn)
+        self._used.discard(pfn)
         self._swap.forget(pfn)
 
     def written(self, pfn: int) -> None:
@@ -137,7 +142,21 @@ class Reclaim:
     def referenced(self, page: int) -> bool:
         """Whether the page was used since this was asked last."""
         self.scanned += 1
-        return rmap.referenced(self._pages.mappings(page))
+        return self._take_used(page)
+
+    def _take_used(self, page: int) -> bool:
+        was_seen = page in self._used
+        self._used.discard(page)
+        return rmap.referenced(self._pages.mappings(page)) or was_seen
+
+    def used(self, pages: Collection[int]) -> set[int]:
+        """Those of some pages that were used since this was asked last."""
+        for mm in dict.fromkeys(process.mm for process in self._kernel.living_processes()):
+            self._used.update(pfn for pfn in rmap.take_used(mm) if pfn in self._list_of)
+        self._kernel.machine.charge("kernel_work", WALK_WORK * len(pages))
+        found = self._used.intersection(pages)
+        self._used -= found
+        return found
 
     def dirty(self, page: int) -> bool:
         """Whether the page must be written before it can go."""
@@ -265,13 +284,13 @@ class Reclaim:
     def lazy_free(self, pfn: int) -> None:
         """MADV_FREE: the page goes with those of files, unwritten (folio_mark_lazyfree)."""
         self._swap.forget(pfn)
-        rmap.referenced(self._pages.mappings(pfn))
+        self._take_used(pfn)
         rmap.clean(self._pages.mappings(pfn))
         self._pages.set_lazy(pfn, True)
         self._move(pfn, self.file)
 
     def cold(self, pfn: int) -> None:
         """MADV_COLD: the page was not used, whatever its A bit says."""
-        rmap.referenced(self._pages.mappings(pfn))
+        self._take_used(pfn)
         if pfn in self._list_of:
             self._list_of[pfn].policy.cold(pfn)

@@ -89,7 +89,7 @@ class Scheduler:
         self._asleep.append(process)
         for queue in wait.queues:
             queue.add(process.waker)
-        if wait.deadline is not None:
+        if wait.deadline is not None and self.ready:
             self.start_timer()
 
     def wake(self, process: Process) -> None:
@@ -165,7 +165,7 @@ class Scheduler:
         if process.state is State.READY and process.need_resched and process.alive:
             process.need_resched = False
             self.ready.append(process)
-        elif self._resume(process):
+        elif (process.state is not State.SLEEPING or process.signals.has_work) and self._resume(process):
             return
         self.schedule()
 
@@ -187,11 +187,15 @@ class Scheduler:
             if due is None:
                 self.is_stuck = bool(self._asleep)
                 return None
-            cause = "swap_io" if any(process.waits_for_io for process in self._asleep) else "idle"
-            self._machine.charge(cause, max(due - self._machine.clock.now, 0))
-            self._wake_due()
-            self.start_timer()
+            self._idle_until(due)
         return self.ready.popleft()
+
+    def _idle_until(self, due: int) -> None:
+        """Nobody can run before that time: the processor idles, or waits for the swap device."""
+        cause = "swap_io" if any(process.waits_for_io for process in self._asleep) else "idle"
+        self._machine.charge(cause, max(due - self._machine.clock.now, 0))
+        self._wake_due()
+        self.start_timer()
 
     def _resume(self, process: Process) -> bool:
         """Do what is to do before user mode. False if the process does not go there now."""

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import errno
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 
 from emu.machine import Machine
@@ -37,7 +37,7 @@ __all__ = ["Swap"]
 @dataclass(frozen=True, slots=True)
 class Arrival:
     """A page that the device brings, or brought, and that nobody has mapped yet: its content is there at `ready`
-    (cycles). `is_wanted` says that somebody asked for it; else it only came along.
+    (cycles). `is_wanted` says that somebody waits for it; else it only came along, and reclaim may take it.
     """
 
     ready: int
@@ -189,6 +189,8 @@ class Swap:
             raise
         self.remember(pfn, slot)
         self._arrivals[pfn] = Arrival(self._busy_until, is_wanted)
+        if not is_wanted:
+            self._pages.lru_add(pfn)
 
     def arrives(self, pfn: int) -> int:
         """When the content of a page is, or was, there (folio_test_locked)."""
@@ -197,23 +199,26 @@ class Swap:
 
     def arrived(self, pfn: int) -> Arrival | None:
         """Somebody maps a page now. Returns how it came, if he is the first."""
-        return self._arrivals.pop(pfn, None)
+        arrival = self._arrivals.pop(pfn, None)
+        if arrival is not None and arrival.is_wanted:
+            self._pages.lru_add(pfn)
+        return arrival
 
     def discard(self, pfn: int) -> bool:
-        """Give up a page that only came along. False if somebody waits for it, or it is still on its way."""
-        arrival = self._arrivals[pfn]
-        if arrival.is_wanted or arrival.ready > self._machine.clock.now:
+        """Give up a page that only came along. False if it is still on its way."""
+        if self._arrivals[pfn].ready > self._machine.clock.now:
             return False
         self._leave(pfn, is_last=True)
         return True
 
     def _leave(self, pfn: int, *, is_last: bool) -> None:
         """Somebody does not want a page any more that nobody has mapped; he may be the one who asked for it."""
-        ready = self._arrivals.pop(pfn).ready
+        arrival = self.arrived(pfn)
         if is_last:
+            self._pages.lru_del(pfn)
             self._pages.drop_cached(pfn)
-        else:
-            self._arrivals[pfn] = Arrival(ready, is_wanted=False)
+        elif arrival is not None:
+            self._arrivals[pfn] = replace(arrival, is_wanted=False)
 
     # --- the device -------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ and nobody else who wants them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,15 +88,21 @@ class ReplayBits:
     """The A and D bits of the replayed pages."""
 
     def __init__(self) -> None:
-        self.used: set[int] = set()
+        self.young: set[int] = set()
         self.written: set[int] = set()
 
     def referenced(self, page: int) -> bool:
         """Read and clear A."""
-        if page in self.used:
-            self.used.discard(page)
+        if page in self.young:
+            self.young.discard(page)
             return True
         return False
+
+    def used(self, pages: Collection[int]) -> set[int]:
+        """Read and clear A of many."""
+        found = self.young.intersection(pages)
+        self.young -= found
+        return found
 
     def dirty(self, page: int) -> bool:
         """Read D."""
@@ -110,7 +116,7 @@ def replay(name: str, recording: Recording, frames: int, seed: int = 1) -> int:
     if isinstance(policy, Optimal):
         policy.future(next_uses(recording.pages))
     resident: set[int] = set()
-    faults, sees, used, writes = 0, policy.sees_accesses, bits.used, recording.writes
+    faults, sees, used, writes = 0, policy.sees_accesses, bits.young, recording.writes
     for place, page in enumerate(recording.pages):
         if page not in resident:
             faults += 1
@@ -134,7 +140,7 @@ def _evict(victim: int, removed: Callable[[int], None], resident: set[int], bits
         raise InputError(f"the policy's victim {victim:#x} is no page that is in memory")
     removed(victim)
     resident.discard(victim)
-    bits.used.discard(victim)
+    bits.young.discard(victim)
     bits.written.discard(victim)
 
 

@@ -101,7 +101,8 @@ class Mglru(ReplacementPolicy):
                 self._put(page, self._generations[0])
         youngest: dict[int, None] = {}
         self._generations.append(youngest)
-        for page in [page for page in self._of if self.bits.referenced(page)]:
+        used = self.bits.used(self._of)
+        for page in [page for page in self._of if page in used]:
             self._put(page, youngest)
 
     def tick(self) -> None:

@@ -29,7 +29,7 @@ from __future__ import annotations
 import importlib.util
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -46,6 +46,10 @@ class PageBits(Protocol):
 
     def referenced(self, page: int) -> bool:
         """Whether the page was used since this was asked last (the A bit, read and cleared)."""
+        ...
+
+    def used(self, pages: Collection[int]) -> set[int]:
+        """Those of some pages that were used since this was asked last: the same for many at once, which is cheaper."""
         ...
 
     def dirty(self, page: int) -> bool:

@@ -34,8 +34,9 @@ class Nru(ReplacementPolicy):
 
     def tick(self) -> None:
         """A new period: nothing was used in it yet."""
+        used = self.bits.used(self._used)
         for page in self._used:
-            self._used[page] = self.bits.referenced(page)
+            self._used[page] = page in used
 
     def victim(self) -> int:
         """One of the lowest class. When the class has no page left, all pages are looked at again."""
@@ -49,8 +50,9 @@ class Nru(ReplacementPolicy):
     def _classify(self) -> list[int]:
         """The lowest class, shuffled: unused and clean, unused and dirty, used and clean, or used and dirty."""
         classes: list[list[int]] = [[], [], [], []]
+        used = self.bits.used(self._used)
         for page in self._used:
-            self._used[page] |= self.bits.referenced(page)
+            self._used[page] |= page in used
             classes[2 * self._used[page] + self.bits.dirty(page)].append(page)
         lowest = next(pages for pages in classes if pages)
         if lowest is classes[2] or lowest is classes[3]:
@@ -68,23 +70,33 @@ class Aging(ReplacementPolicy):
     def __init__(self, bits: PageBits, seed: int = 1) -> None:
         super().__init__(bits, seed)
         self._age: dict[int, int] = {}
+        self._of_age: dict[int, dict[int, None]] = {}
 
     def added(self, page: int) -> None:
         """It was just used."""
-        self._age[page] = self.TOP
+        self._put(page, self.TOP)
+
+    def _put(self, page: int, age: int) -> None:
+        self._age[page] = age
+        self._of_age.setdefault(age, {})[page] = None
 
     def removed(self, page: int) -> None:
         """Gone."""
-        del self._age[page]
+        age = self._age.pop(page)
+        del self._of_age[age][page]
+        if not self._of_age[age]:
+            del self._of_age[age]
 
     def tick(self) -> None:
         """Half of what was, and this period on top."""
+        used = self.bits.used(self._age)
+        self._of_age.clear()
         for page, age in self._age.items():
-            self._age[page] = age >> 1 | (self.TOP if self.bits.referenced(page) else 0)
+            self._put(page, age >> 1 | (self.TOP if page in used else 0))
 
     def victim(self) -> int:
         """The lowest counter; among equals who came first."""
-        return min(self._age, key=self._age.__getitem__)
+        return next(iter(self._of_age[min(self._of_age)]))
 
 
 @policy("lru")
@@ -121,6 +133,7 @@ class Lru(ReplacementPolicy):
         """The oldest. One sample serves for all victims of one search for memory."""
         if not self._sampled:
             self._sampled = True
-            for page in [page for page in self._order if self.bits.referenced(page)]:
+            used = self.bits.used(self._order)
+            for page in [page for page in self._order if page in used]:
                 self.accessed(page)
         return next(iter(self._order))

@@ -13,8 +13,8 @@ __all__ = ["WsClock"]
 class WsClock(ReplacementPolicy):
     """A page that was not used for `WINDOW` ticks is outside the working set, and the first clean one of those goes.
 
-    Dirty ones would have to be written first, so they go only if no clean one is found in a round. If all pages are in
-    the working set, the one that was not used for longest goes.
+    Dirty ones would have to be written first, so they go only if the hand finds no clean one in a round. If all pages
+    are in the working set, the one that was not used for longest goes.
     """
 
     WINDOW: Final = 4
@@ -23,7 +23,7 @@ class WsClock(ReplacementPolicy):
         super().__init__(bits, seed)
         self._last_use: dict[int, int] = {}  # in the order of the clock
         self._now = 0
-        self._oldest: list[int] = []  # what a round without success left: the oldest last
+        self._found: list[int] = []  # in the last round, the next victim last
 
     def added(self, page: int) -> None:
         """Behind the hand."""
@@ -36,33 +36,30 @@ class WsClock(ReplacementPolicy):
     def tick(self) -> None:
         """Virtual time passes."""
         self._now += 1
-        self._oldest.clear()
+        self._found.clear()
 
     def refused(self, page: int) -> None:
         """Behind the hand, with the age that it has."""
         self._last_use[page] = self._last_use.pop(page)
 
     def victim(self) -> int:
-        """One round of the hand at most. What it found out serves until the next tick."""
-        while self._oldest:
-            page = self._oldest.pop()
-            if page in self._last_use:
-                return page
-        return self._round()
-
-    def _round(self) -> int:
-        outside: int | None = None
-        for _ in range(len(self._last_use)):
-            page, last_use = next(iter(self._last_use.items()))
-            if self.bits.referenced(page):
-                last_use = self._now
-            elif self._now - last_use > self.WINDOW:
-                if not self.bits.dirty(page):
+        """What a round of the hand found serves until the next tick, or until it is used up."""
+        while True:
+            while self._found:
+                page = self._found.pop()
+                if page in self._last_use:
                     return page
-                outside = page if outside is None else outside
-            del self._last_use[page]
-            self._last_use[page] = last_use
-        if outside is not None:
-            return outside
-        self._oldest = sorted(self._last_use, key=self._last_use.__getitem__, reverse=True)
-        return self._oldest.pop()
+            self._found = self._round()
+            self._found.reverse()
+
+    def _round(self) -> list[int]:
+        """Clean pages outside the working set, else the dirty ones, else all by their last use."""
+        clean: list[int] = []
+        dirty: list[int] = []
+        used = self.bits.used(self._last_use)
+        for page, last_use in self._last_use.items():
+            if page in used:
+                self._last_use[page] = self._now
+            elif self._now - last_use > self.WINDOW:
+                (dirty if self.bits.dirty(page) else clean).append(page)
+        return clean or dirty or sorted(self._last_use, key=self._last_use.__getitem__)
