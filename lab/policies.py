@@ -25,7 +25,7 @@ from kernel.policies import Optimal, find_policy, next_uses
 
 from .session import Session
 
-__all__ = ["Recording", "as_dict", "compare", "frame_counts", "plot", "record", "replay"]
+__all__ = ["Recording", "ReplayBits", "as_dict", "compare", "frame_counts", "plot", "record", "replay"]
 
 USER: Final = 3
 TICK: Final = 1000

@@ -22,6 +22,7 @@ from typing import Any, Final
 
 from kernel.policies import ReplacementPolicy, find_policy
 
+from ..policies import ReplayBits
 from .exercise import Exercise, Solution, Wrong
 
 __all__ = ["EXERCISE"]
@@ -31,29 +32,11 @@ NAME: Final = "SecondChance"
 SEED: Final = 2
 
 
-class Bits:
-    """The A bits of page-table entries, and how often each was asked for."""
-
-    def __init__(self) -> None:
-        self.used: set[int] = set()
-
-    def referenced(self, page: int) -> bool:
-        """Read and clear."""
-        was = page in self.used
-        self.used.discard(page)
-        return was
-
-    def dirty(self, page: int) -> bool:
-        """Nothing was written."""
-        del page
-        return False
-
-
 class Memory:
     """A few frames, and a policy that says who has them."""
 
     def __init__(self, policy: type[ReplacementPolicy], frames: int) -> None:
-        self._bits, self._frames = Bits(), frames
+        self._bits, self._frames = ReplayBits(), frames
         self._policy = policy(self._bits)
         self._pages: set[int] = set()
         self.faults = 0
@@ -68,7 +51,7 @@ class Memory:
             self._pages.add(page)
             self._policy.added(page)
         else:
-            self._bits.used.add(page)
+            self._bits.young.add(page)
         return gone
 
     def evict(self) -> int:
