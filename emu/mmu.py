@@ -10,11 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
+
 from .exceptions import InputError, MachineError, ProcessorException
 from .profile import PAGE_SIZES, Profile, TlbGeometry
-from .pte import IMPLICIT, PAGE_SIZE, Access, Pte
+from .pte import ADDRESS_MASK, IMPLICIT, PAGE_SIZE, Access, Pte
 from .ram import Ram
-from .state import Fault, State, TlbArray, TlbEntry, TlbKind
+from .state import Fault, State, TlbArray, TlbKind
 from .walk_report import page_walk
 
 __all__ = ["TLB_POLICIES", "Mmu", "Translation"]
@@ -56,6 +59,7 @@ class Mmu:
         self.state, self.ram, self.profile = state, ram, profile
         self._address = ctypes.addressof(state)
         self._storage: list[Any] = []
+        self._entries: list[npt.NDArray[np.uint64]] = []  # of every array, as rows of tag, leaf and stamp
         state.no_tlb = not tlb
         if tlb:
             self._build(profile, TLB_POLICIES[policy])
@@ -98,13 +102,14 @@ class Mmu:
         if policy == TLB_POLICIES["plru"] and geometry.associativity > PLRU_WAYS:
             ways = geometry.associativity
             raise InputError(f"profile {self.profile.name} has {ways} ways; plru can be modelled for {PLRU_WAYS}")
-        entries = (TlbEntry * geometry.entries)()
+        entries = np.zeros((geometry.entries, 3), np.uint64)  # TlbEntry
         trees = (ctypes.c_uint64 * geometry.sets)()
-        self._storage += [entries, trees]
+        self._storage.append(trees)
+        self._entries.append(entries)
         self.state.arrays[number] = TlbArray(
             kind=kind,
             shifts=sum(1 << shift for shift in shifts),
-            entries=ctypes.addressof(entries),
+            entries=entries.ctypes.data,
             sets=geometry.sets,
             ways=geometry.associativity,
             hash_bits=geometry.hash_bits,
@@ -252,19 +257,24 @@ class Mmu:
 
     def entries(self, *kinds: TlbKind) -> Iterator[Translation]:
         """What the TLBs hold now (of some kinds, or of all)."""
-        for array in self.state.arrays[: self.state.array_count]:
-            if kinds and array.kind not in kinds:
-                continue
-            stored = (TlbEntry * (array.sets * array.ways)).from_address(array.entries)
-            for entry in stored:
-                if entry.leaf & Pte.P:
-                    yield _translation(array, entry)
+        for stored in self.stored():
+            if not kinds or self.state.arrays[stored[0]].kind in kinds:
+                yield self.translation(*stored)
 
+    def stored(self) -> list[tuple[int, int, int]]:
+        """The same as (number of the array, tag, leaf), for those who look often; see `translation`."""
+        found: list[tuple[int, int, int]] = []
+        for number, entries in enumerate(self._entries):
+            tags, leaves, _ = entries[(entries[:, 1] & np.uint64(Pte.P)) != 0].T.tolist()
+            found.extend(zip((number,) * len(tags), tags, leaves, strict=True))
+        return found
 
-def _translation(array: Any, entry: Any) -> Translation:
-    kind = TlbKind(array.kind)
-    shift = 12 + 9 * ((entry.leaf >> 9) & 3)
-    if kind == TlbKind.PAGING_STRUCTURE:
-        shift = int(array.shifts).bit_length() - 1
-    flags = Pte(entry.leaf & (Pte.P | Pte.W | Pte.U | Pte.D | Pte.G | Pte.NX))
-    return Translation(kind, 1 << shift, entry.tag & ~0xFFF, entry.leaf & 0xF_FFFF_FFFF_F000, entry.tag & 0xFFF, flags)
+    def translation(self, number: int, tag: int, leaf: int) -> Translation:
+        """What an entry of an array says."""
+        array = self.state.arrays[number]
+        kind = TlbKind(array.kind)
+        shift = 12 + 9 * ((leaf >> 9) & 3)
+        if kind == TlbKind.PAGING_STRUCTURE:
+            shift = int(array.shifts).bit_length() - 1
+        flags = Pte(leaf & (Pte.P | Pte.W | Pte.U | Pte.D | Pte.G | Pte.NX))
+        return Translation(kind, 1 << shift, tag & ~0xFFF, leaf & ADDRESS_MASK, tag & 0xFFF, flags)

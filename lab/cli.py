@@ -36,6 +36,7 @@ from .options import (
     until_option,
 )
 from .policies_command import policies
+from .report_command import report
 from .running import begin, run_session
 from .terminal import Status, console, has_colour, say, width
 
@@ -149,7 +150,7 @@ def cli(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for _command in (compare, maps, policies, validate, walk, check):
+for _command in (check, compare, maps, policies, report, validate, walk):
     cli.add_command(_command)
 
 

@@ -1,0 +1,263 @@
+"""`cr3 report`: one page that tells a run, true to the run, alone in its file, and usable by everybody."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser import PHONE, Browser, chromium
+from command import cr3, program, source, stats
+from test_cli_maps import PAGES, maps
+from test_cli_walk import walk
+
+from lab.report.recorder import MOMENTS
+
+HELLO, LECTURE = program("hello"), program("lecture_walk")
+MACHINE = ("--pti", "on")
+
+
+def report_of(folder: Path, *arguments: object) -> Path:
+    """A page made by the command."""
+    page = folder / "report.html"
+    assert cr3("report", *arguments, "-o", page).exit_code == 0
+    return page
+
+
+def data_of(page: Path) -> dict[str, Any]:
+    """What a page embeds."""
+    match = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text(), re.DOTALL)
+    assert match is not None
+    data: dict[str, Any] = json.loads(match[1])
+    return data
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a program with every kind of page, two processes, and a child that never ends."""
+    return report_of(tmp_path_factory.mktemp("pages"), PAGES, "--until", "forked", *MACHINE)
+
+
+@pytest.fixture(scope="module")
+def lecture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return report_of(tmp_path_factory.mktemp("lecture"), LECTURE, *MACHINE)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as one:
+        yield one
+
+
+# --- the file ---------------------------------------------------------------------------------------------------------
+
+
+def test_watching_changes_nothing(lecture: Path) -> None:
+    assert data_of(lecture)["runs"][0]["stats"] == stats(LECTURE, *MACHINE)
+
+
+def test_the_page_needs_nothing_else(pages: Path) -> None:
+    text = pages.read_text()
+    markup = re.sub(r"<(script|style).*?</\1>", "", text, flags=re.DOTALL)
+    links = re.findall(r'(?:href|src|action)="([^"]*)"', markup)
+    assert links and all(link.startswith(("#", "data:")) for link in links)
+    assert not re.search(r"url\(|@import|fetch\(|XMLHttpRequest|import\(", text)
+
+
+def test_the_last_moment_has_the_pages_that_maps_shows(pages: Path) -> None:
+    [run] = data_of(pages)["runs"]
+    there: dict[int, str] = {}
+    for moment in run["recording"]["moments"]:
+        for first, letters in moment["pages"].get("1", []):
+            there |= {first + number: letter for number, letter in enumerate(letters)}
+    for row in maps(PAGES, "--at", "forked", *MACHINE)["vmas"]:
+        letters = "".join(there.get(page, ".") for page in range(row["start"] >> 12, row["end"] >> 12))
+        counted = {name: row[name] for name in ("zero", "file", "shared", "private", "cow", "swapped")}
+        assert {name: letters.count(letter) for name, letter in zip(counted, "zfspcw", strict=True)} == counted
+
+
+def test_a_long_run_is_some_hundred_moments_and_every_fault_is_counted(tmp_path: Path) -> None:
+    [run] = data_of(report_of(tmp_path, program("stride")))["runs"]
+    assert MOMENTS <= len(run["recording"]["moments"]) <= 2 * MOMENTS + 1
+    outcomes = [count for place in run["places"] for count in place["outcomes"].values()]
+    assert sum(outcomes) == run["total_faults"] == len(run["faults"]) > 1000
+    assert {place["line"] for place in run["places"] if place["file"]} <= set(range(1, 90))
+
+
+def test_what_the_program_prints_cannot_become_markup(tmp_path: Path) -> None:
+    evil = source(
+        """
+        _start: mov edi, 1
+        lea rsi, [rip + text]
+        mov edx, 31
+        mov eax, 1
+        syscall
+        mov edi, 0
+        mov eax, 60
+        syscall
+        .data
+        text: .ascii "</script><script>alert(1)</script>"
+        """
+    )
+    page = report_of(tmp_path, evil)
+    assert data_of(page)["runs"][0]["output"].startswith("</script><script>alert")
+    assert "<script>alert" not in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("nowhere.asm",), "nowhere.asm: No such file"),
+        ((HELLO, "--until", "nowhere"), "no symbol 'nowhere'"),
+        ((HELLO, "-o", "missing/report.html"), "missing/report.html: cannot write this file"),
+    ],
+)
+def test_what_cannot_be_is_one_message_and_no_file(
+    arguments: tuple[object, ...], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = cr3("report", *arguments)
+    assert done.exit_code == 2 and said in done.stderr and len(done.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_file_is_named_after_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = cr3("report", HELLO)
+    assert done.stdout == "Hello, world!\n" and "wrote hello.html" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["hello.html"]
+    assert cr3("report", HELLO, "-o", "-").stdout.startswith("<!doctype html>")
+
+
+@pytest.mark.slow
+def test_ten_million_accesses_are_a_file_that_a_browser_can_take(browser: Browser, tmp_path: Path) -> None:
+    walker = source(
+        """
+        _start: mov ecx, 10000000
+        lea rbx, [rip + area]
+        1: imul eax, eax, 1103515245
+        add eax, 12345
+        mov edi, eax
+        shr edi, 8
+        and edi, 4096 * 4096 - 8
+        add [rbx + rdi], rcx
+        dec ecx
+        jnz 1b
+        xor edi, edi
+        mov eax, 60
+        syscall
+        .bss
+        area: .skip 4096 * 4096
+        """
+    )
+    page = report_of(tmp_path, walker, "--ram", "64M")
+    assert page.stat().st_size < 15_000_000
+    browser.open(page)
+    assert browser.errors == []
+    assert "private" in browser.text("#memory .states")
+
+
+# --- in a browser -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("size", "dark"), [((1280, 900), False), ((1280, 900), True), (PHONE, False), (PHONE, True)])
+def test_the_page_opens_everywhere_without_errors(
+    size: tuple[int, int], dark: bool, browser: Browser, pages: Path
+) -> None:
+    browser.open(pages, size, dark=dark)
+    assert browser.errors == []
+    assert browser.js("return document.documentElement.scrollWidth") == size[0]
+    assert [browser.js(CONTRAST, name) >= 4.5 for name in ("ink", "soft", "accent")] == [True] * 3
+
+
+CONTRAST = """
+const light = (name) => {
+  const hex = getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+  const [r, g, b] = [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16) / 255)
+    .map((part) => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b + 0.05;
+};
+const [a, b] = [light(arguments[0]), light("paper")];
+return Math.max(a, b) / Math.min(a, b);
+"""
+"""The contrast of a colour to the page (WCAG 2.1): 4.5 is what small text needs."""
+
+
+def legend(browser: Browser) -> str:
+    """The states of pages with their counts."""
+    return browser.text("#memory .states")
+
+
+def test_the_slider_goes_through_time_with_the_keyboard_and_back(browser: Browser, pages: Path) -> None:
+    browser.open(pages)
+    end = legend(browser)
+    counted = dict(re.findall(r"(zero|private|cow|shared)\s+(\d+)", end))
+    assert counted == {"private": "1", "cow": "2", "zero": "1", "shared": "1"}
+    browser.press("#moment", "\ue011")  # Home
+    assert "private 1" in " ".join(legend(browser).split()) and browser.text("#moment-text").startswith("1 of")
+    browser.press("#moment", *["\ue014"] * 3)  # to the right
+    assert browser.text("#moment-text").startswith("4 of")
+    browser.press("#moment", "\ue010")  # End
+    assert legend(browser) == end
+
+
+def test_the_box_walks_any_address_as_cr3_walk_does(browser: Browser, lecture: Path) -> None:
+    browser.open(lecture)
+    for typed, address in (("0x180001008", "0x180001008"), ("_start+2", "_start+2"), ("0x7f0000000000",) * 2):
+        browser.press("#address", "\ue009a\ue000" + typed + "\ue007")  # over what was there, and Enter
+        expected = walk(LECTURE, address, *MACHINE)
+        entries = browser.js("return [...document.querySelectorAll('.steps .entry')].map((one) => one.innerText)")
+        assert [int(entry, 16) for entry in entries[: len(expected["levels"])]] == [
+            level["entry"] for level in expected["levels"]
+        ]
+        said = browser.text(".verdict")
+        assert f"physical address {expected['pa']:#x}" in said if expected["pa"] else "page fault" in said
+    browser.press("#address", "\ue009a\ue000nonsense\ue007")
+    assert "nonsense is no canonical address and no symbol" in browser.text("#walk-help")
+
+
+def test_the_map_is_moved_in_with_arrow_keys_and_leads_to_the_walk(browser: Browser, pages: Path) -> None:
+    browser.open(pages)
+    browser.press("#memory .map", "\ue014", "\ue014")
+    assert browser.text(".page-readout").startswith("0x10000000 anonymous · private")
+    browser.press("#memory .map", "\ue007")
+    assert browser.js("return document.getElementById('address').value") == "0x10000000"
+    assert "0x10000000 is physical address" in browser.text(".verdict")
+
+
+def test_the_tree_opens_down_to_every_entry(browser: Browser, lecture: Path) -> None:
+    browser.open(lecture)
+    count = "return document.querySelectorAll('.tree details').length"
+    closed = (
+        "return [...document.querySelectorAll('.tree details:not([open]) > summary')].map((one) => one.click()).length"
+    )
+    before = browser.js(count)
+    for _ in range(4):
+        browser.js(closed)
+        browser.js("return new Promise((done) => setTimeout(done, 0))")
+    assert browser.js(count) > before
+    assert browser.js("return [...document.querySelectorAll('.tree .leaf')].length") > 5
+
+
+def test_pictures_have_words(browser: Browser, pages: Path) -> None:
+    browser.open(pages)
+    assert browser.js("return [...document.querySelectorAll('main svg')].every((one) => one.ariaLabel)") is True
+    browser.js("document.querySelectorAll('details.as-table').forEach((one) => { one.open = true; })")
+    browser.js("return new Promise((done) => setTimeout(done, 0))")
+    assert "000010004000" in browser.text("#memory .map-table")
+    held = browser.js("return document.querySelectorAll('#tlbs table tbody tr').length")
+    assert held == browser.js("return document.querySelectorAll('#tlbs .slots [style]').length") > 10
+    unnamed = "return [...document.querySelectorAll('button, input, select')].filter((one) => !one.innerText.trim()"
+    assert browser.js(f"{unnamed} && !one.ariaLabel && !one.labels?.length).length") == 0
+
+
+def test_a_fault_leads_to_its_moment_its_page_and_its_line(browser: Browser, pages: Path) -> None:
+    browser.open(pages)
+    browser.js("[...document.querySelectorAll('[data-address]')].find((one) => one.innerText === '0x10001000').click()")
+    assert "page fault: 0x10001000" in browser.text("#moment-text")
+    assert browser.text(".verdict").startswith("0x10001000 is physical address")
+    link = browser.js("return document.querySelector('.fault-places a').getAttribute('href').slice(1)")
+    assert "mov" in browser.js("return document.getElementById(arguments[0]).innerText", link)
