@@ -20,7 +20,7 @@ from functools import partial
 from typing import Final
 
 from emu import Event
-from emu.events import Subscription
+from emu.hub import Subscription
 
 from ..event_text import describe
 from ..session import Session
