@@ -24,6 +24,7 @@ import click
 
 from .check_command import check
 from .compare_commands import compare, validate
+from .debug_commands import gdb
 from .memory_commands import maps, walk
 from .options import (
     ExampleCommand,
@@ -150,7 +151,7 @@ def cli(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for _command in (check, compare, maps, policies, report, validate, walk):
+for _command in (check, compare, gdb, maps, policies, report, validate, walk):
     cli.add_command(_command)
 
 

@@ -132,9 +132,14 @@ def test_the_python_of_the_manual_runs(place: str, code: str, workplace: Path) -
     assert done.returncode == 0, f"{place}\n{done.stdout}"
 
 
+INTERACTIVE = ("debug", "gdb")
+"""Commands that wait for somebody; test_debug.py and test_gdb.py run their examples."""
+
+
 def examples() -> list[str]:
     """Every example of every `--help`."""
-    return [line for command in cli.commands.values() for line, _meaning in getattr(command, "examples", ())]
+    commands = [command for name, command in cli.commands.items() if name not in INTERACTIVE]
+    return [line for command in commands for line, _meaning in getattr(command, "examples", ())]
 
 
 @needs_bash

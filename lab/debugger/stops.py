@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from emu import PAGE_SIZE, Event, InputError, Step
-from kernel import Process
+from kernel import Process, SignalEvent
 
 from ..event_text import describe
 
 if TYPE_CHECKING:
     from .scout import Scout
 
-__all__ = ["AtAddress", "OnAccess", "OnEntry", "OnEvent", "Stop", "process_of"]
+__all__ = ["AtAddress", "OnAccess", "OnEntry", "OnEvent", "OnSignal", "Stop", "process_of"]
 
 WIDEST: Final = 8
 """Bytes of the largest access that Unicorn tells as one."""
@@ -160,3 +160,20 @@ class OnEvent:
                 scout.found(number, f"{self.name} {describe(event)}".rstrip())
 
         scout.on(self.name, happened)
+
+
+@dataclass(frozen=True)
+class OnSignal:
+    """A signal is about to be delivered, or to end its process; not one of the `quiet` ones."""
+
+    quiet: frozenset[int] = frozenset()
+    pid: int | None = None
+
+    def arm(self, scout: Scout, number: int) -> None:
+        """Listen."""
+
+        def happened(event: SignalEvent) -> None:
+            if event.signal not in self.quiet and self.pid in (None, event.pid):
+                scout.found(number, f"{event.signal} {describe(event)}")
+
+        scout.on("signal", happened)

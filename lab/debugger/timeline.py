@@ -80,6 +80,7 @@ class Timeline:
         self._near: list[Replica] = []
         self._present = self._kept[0].fork()
         self._end: int | None = None
+        """Where the run ends, once it was asked for."""
         self.moment = self._present.advance(0, [])
 
     def __enter__(self) -> Timeline:
@@ -125,8 +126,16 @@ class Timeline:
         return self.moment.position
 
     def ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """`function(session, *arguments)` at this position; what it does to the session is forgotten with it."""
+        """`function(session, *arguments)` at this position; it must leave the session as it is."""
         return self._present.call(function, *arguments)
+
+    def suppose(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """The same in a copy, so `function` may do to its session what it likes."""
+        copy = self._present.fork()
+        try:
+            return copy.call(function, *arguments)
+        finally:
+            copy.end()
 
     def output(self) -> tuple[bytes, bytes]:
         """What was written to standard output and error before this position."""
@@ -137,12 +146,27 @@ class Timeline:
 
     def go(self, position: int) -> Moment:
         """Go to a position; to the end of the run if that comes first. Raises Interrupted."""
-        if position != self.position or self._end is None:
+        if position != self.position:
             replica = self._run_to(max(position, 0))
             self._present.end()
             self._present = replica
             self.moment = replica.advance(replica.position, self._edits)
         return self.moment
+
+    def glance(self, position: int) -> Moment:
+        """What is at another position; this one stays."""
+        if position == self.position:
+            return self.moment
+        replica = self._run_to(max(position, 0))
+        moment = replica.advance(replica.position, self._edits)
+        replica.end()
+        return moment
+
+    def end(self) -> int:
+        """Position of the end."""
+        if self._end is None:
+            self._end = self.glance(FAR).position
+        return self._end
 
     def _run_to(self, position: int) -> Replica:
         """A new replica at a position. It leaves snapshots on its way."""
@@ -217,11 +241,12 @@ class Timeline:
     def _send(self, stops: Sequence[Stop], start: int, span: tuple[int, int | None, int | None], *log: Any) -> Found:
         scout = self._run_to(start)
         try:
-            return scout.search(list(stops), span, self._edits, *log)
-        except Interrupted:
-            raise
+            found = scout.search(list(stops), span, self._edits, *log)
         finally:
             scout.end()
+        if found.ended and found.hit is None:
+            self._end = found.position
+        return found
 
     # --- changing the past ------------------------------------------------------------------------------------------
 
@@ -232,6 +257,7 @@ class Timeline:
         self._edits = [edit for edit in self._edits if edit.position <= position]
         self._edits.append(Edit(position, change, arguments))
         self._drop(lambda at: at > position)
+        self._end = None
         for record, written in zip(self._outputs, self.moment.written, strict=True):
             record.forget(written)
         replica = self._run_to(position)
