@@ -21,7 +21,7 @@ PORT: Final = 1234
     cls=ProgramCommand,
     examples=[
         ("cr3 gdb programs/hello.asm", "Then in another terminal: gdb -ex 'target remote 127.0.0.1:1234'"),
-        ("cr3 gdb programs/quicksort.asm --port 4000 --until sort", "From a label on."),
+        ("cr3 gdb programs/quicksort.asm --port 4000 --until quicksort", "From a label on."),
         ("cr3 gdb programs/echo.asm < input.txt", "The program reads your standard input."),
     ],
 )
