@@ -12,6 +12,7 @@ __all__ = [
     "ExecEvent",
     "ExitEvent",
     "ForkEvent",
+    "OomKill",
     "PageFaultEvent",
     "ReclaimEvent",
     "SignalEvent",
@@ -130,6 +131,20 @@ class SwapIn(Event):
     pfn: int
     slot: int
     read: bool
+
+
+@event("oom_kill")
+@dataclass(frozen=True, slots=True)
+class OomKill(Event):
+    """Memory is out, and the process `victim` is killed for it. It had so many pages in memory, in swap and for its
+    page tables.
+    """
+
+    victim: int
+    name: str
+    resident: int
+    swapped: int
+    tables: int
 
 
 @event("reclaim")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .events import OomKill
 from .siginfo import SI_KERNEL, SIGKILL, SigInfo
 from .signal_delivery import send_signal
 
@@ -30,8 +31,17 @@ def out_of_memory(kernel: Kernel) -> Process | None:
         return None
     victim = max(living, key=badness)
     kernel.oom_kills += 1
+    _tell(kernel, victim)
     if victim is kernel.scheduler.current:
         send_signal(kernel, victim, SigInfo(SIGKILL, SI_KERNEL))
     else:
         kernel.end(victim, signal=SIGKILL)
     return victim
+
+
+def _tell(kernel: Kernel, victim: Process) -> None:
+    """Name the victim, and what it had (the line that Linux writes to its log)."""
+    if kernel.events.wants("oom_kill"):
+        mm = victim.mm
+        had = mm.resident(), mm.swapped(), mm.page_table.table_count
+        kernel.events.emit(OomKill(kernel.now, kernel.machine.pid, victim.pid, victim.name, *had))

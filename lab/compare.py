@@ -15,6 +15,7 @@ import io
 import itertools
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from importlib import resources
 from statistics import median_low
@@ -187,16 +188,16 @@ def run_once(job: Job) -> Outcome:
     """Run one machine to its end, or count a window of it."""
     stdout = io.BytesIO()
     options = replace(job.options, until="begin") if job.window else job.options
-    session = Session(options, io.BytesIO(job.stdin), stdout)
-    result = session.run()
-    before = result.stats
-    if job.window:
-        result = session.kernel.run(until="end")
-    stats = statistics_document(session, result)
-    if job.window:
-        stats |= _since(before, {key: stats[key] for key in _COUNTED})
-        result = session.kernel.run()
-        stats["exit"] = result.stats["exit"]
+    with closing(Session(options, io.BytesIO(job.stdin), stdout)) as session:
+        result = session.run()
+        before = result.stats
+        if job.window:
+            result = session.kernel.run(until="end")
+        stats = statistics_document(session, result)
+        if job.window:
+            stats |= _since(before, {key: stats[key] for key in _COUNTED})
+            result = session.kernel.run()
+            stats["exit"] = result.stats["exit"]
     return Outcome(stats, stdout.getvalue(), result.halt is not Halt.INSTRUCTION_LIMIT)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from emu import Halt
-from kernel import ExitEvent, Result, SignalEvent
+from kernel import ExitEvent, OomKill, Result, SignalEvent
 
 from .event_text import describe
 from .places import Locator, Place
@@ -25,6 +25,7 @@ class Notices:
         self._last: dict[int, str] = {}  # the last signal of each process, which may be its last indeed
         session.kernel.on("signal", self._noted)
         session.kernel.on("exit", self._ended)
+        session.kernel.on("oom_kill", self._killed)
 
     def _noted(self, event: SignalEvent) -> None:
         self._last[event.pid] = f"{describe(event)}{_at(self._locator.place(event))}"
@@ -34,6 +35,12 @@ class Notices:
         if event.signal is not None and said is not None:
             program = self._session.kernel.process(event.pid).image.path
             self._say(f"{program} (pid {event.pid}) was ended by {said}")
+
+    def _killed(self, event: OomKill) -> None:
+        self._say(
+            f"out of memory: killed {event.name} (pid {event.victim}), which had {event.resident} pages in memory, "
+            f"{event.swapped} in swap and {event.tables} of page tables"
+        )
 
     def ended(self, result: Result) -> None:
         """Explain the end of the run, where it needs that."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 from .options import Options
 from .terminal import Status
 
@@ -25,11 +27,15 @@ def begin(options: Options) -> None:
 
 
 def run_session(session: Session, status: Status, *, before_exit: bool = False) -> Result:
-    """Run a session with notices for people about how it went. What our own listeners raise is raised as it is."""
+    """Run a session with notices for people about how it went; it is closed when the command ends.
+
+    What our own listeners raise is raised as it is.
+    """
     from emu import HookError
 
     from .notices import Notices
 
+    click.get_current_context().call_on_close(session.close)
     notices = Notices(session, status.say)
     with status.running():
         try:

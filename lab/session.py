@@ -104,6 +104,10 @@ class Session:
         with interruptible(self.machine):
             return self.kernel.run(until=self.options.until, before_exit=before_exit)
 
+    def close(self) -> None:
+        """Close the swap file. What the run counted can still be looked at, but it cannot go on."""
+        self.kernel.manager.swap.close()
+
     def config(self) -> dict[str, Any]:
         """Every option as it was resolved; on and off are spelled as on the command line."""
         given = asdict(self.options)

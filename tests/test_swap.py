@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gc
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command import PROGRAMS, cr3, source
 from conftest import MakeKernel, RunImage
 from small_programs import small_program
 
-from emu import InputError
+from emu import InputError, Machine
 from emu.assembler import assemble_source
 from emu.image import Image
 from kernel import Kernel
@@ -323,3 +326,29 @@ def test_a_file_that_holds_something_else_is_not_overwritten(make_kernel: MakeKe
 def test_swap_that_cannot_be_is_refused(make_kernel: MakeKernel, options: dict[str, str]) -> None:
     with pytest.raises(InputError):
         make_kernel(**options)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files as Linux tells them")
+def test_a_command_closes_the_swap_file_when_it_ends() -> None:
+    def open_areas() -> int:
+        files = [file for file in Path("/proc/self/fd").iterdir() if file.exists()]
+        return sum(file.stat().st_size == 1236 << 10 for file in files)
+
+    gc.disable()  # what is collected is closed then, too
+    try:
+        kernel = Kernel(Machine(ram="2M"), swap="1236k")
+        assert open_areas() == 1
+        kernel.close()
+        assert cr3("run", PROGRAMS / "hello.asm", "--swap", "1236k").exit_code == 0
+        assert open_areas() == 0
+    finally:
+        gc.enable()
+
+
+def test_the_out_of_memory_killer_names_its_victim() -> None:
+    outcome = cr3("run", source(small_program(SUM)), "--ram", "2M", "--swap", "1M")
+    assert outcome.exit_code == 128 + SIGKILL
+    killed = re.search(
+        r"^cr3: out of memory: killed program.asm \(pid 1\), which had (\d+) pages .* 255 in swap", outcome.stderr, re.M
+    )
+    assert killed is not None and 100 < int(killed[1]) < 512
