@@ -122,7 +122,11 @@ class BlockTable:
         block.is_watched = bool(watched)
         is_told = any(one.name in TOLD for one in instructions)
         block.is_plain = not watched and not is_told and s.block_va % PAGE_SIZE + len(code) <= PAGE_SIZE
-        self._table[self._find(s.block_key)] = block
+        index = self._find(s.block_key)
+        self._table[index] = block
+        if is_told:
+            s.block_index = index
+            self.place(s.block_va)  # native code asks what is counted after RDTSC
         return watched
 
     def instructions(self) -> tuple[Instruction, ...]:

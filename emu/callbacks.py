@@ -2,7 +2,8 @@
 
 - `fill`: Unicorn's soft-TLB misses. This is the whole memory hardware behind one door.
 - `block`: a basic block begins. Instructions, loads and stores are counted here, a block at a time: what a block
-  does depends on its bytes alone, so it is looked up once and found again by its physical address.
+  does depends on its bytes alone, so it is looked up once and found again by its physical address. With data caches
+  it is `block_through_caches`, which also fetches the lines of code.
 - `access`: every load and store, in the access engine only.
 - `interrupt`, `invalid`, `syscall`: the instruction needs the machine; leave Unicorn.
 - `watch`: one instruction. An iteration of a REP, whose number of accesses no block can know beforehand, an
@@ -17,7 +18,9 @@ from typing import Any, Final
 
 from numba import types
 
+from .cache import LINE, fetch_lines, touch
 from .counting import NOWHERE, block_size, count_again, count_block
+from .cycles import read_time_stamp
 from .fetch import (
     ENV_RIP,
     KNOWN,
@@ -31,7 +34,7 @@ from .fetch import (
 )
 from .native import call, entry, native, words
 from .pte import Access, Pte
-from .records import block_at, entry_at, leave, notify, state_at
+from .records import block_at, entry_at, leave, notify, state_at, tail_at
 from .refused import is_vmcall, transfers
 from .soft_tlb import drop_page, flush_soft_tlb
 from .state import FETCHED, SCANNED, Engine, Event, Fault, Stop, TlbKind
@@ -39,9 +42,20 @@ from .tlb import find, use
 from .transfer import physical
 from .transfer import syscall as enter_system_call
 from .translate import translate
-from .walk import FETCH, WRITE, permitted
+from .walk import FETCH, KIND, WRITE, permitted
 
-__all__ = ["access", "block", "breakpoint", "fill", "instruction", "interrupt", "invalid", "syscall", "watch"]
+__all__ = [
+    "access",
+    "block",
+    "block_through_caches",
+    "breakpoint",
+    "fill",
+    "instruction",
+    "interrupt",
+    "invalid",
+    "syscall",
+    "watch",
+]
 
 word, int32, boolean, void = types.int64, types.int32, types.boolean, types.void
 
@@ -101,11 +115,17 @@ def _grant(s: Any, va: Any, pa: Any, kind: Any, leaf: Any) -> Any:
 
 
 @native
-def _tell_access(s: Any) -> None:
-    """Tell listeners of the last access."""
-    va = s.crossing_va
+def _complete(s: Any, second_pa: Any) -> None:
+    """The last access is translated to its end, which is on a second page or (-1) not: caches see it, and listeners."""
+    va, kind, size = s.crossing_va, s.crossing_access & KIND, s.crossing_access >> 8
     s.crossing_va = 0
-    call(s.notify, (ON_ACCESS, va, s.crossing_access, s.crossing_pa))
+    if s.caches:
+        last = s.crossing_pa + size - 1 if second_pa < 0 else second_pa
+        touch(s, s.crossing_pa, kind)
+        if (last ^ s.crossing_pa) & LINE:
+            touch(s, last, kind)
+    if (s.listeners >> ON_ACCESS) & 1:
+        call(s.notify, (ON_ACCESS, va, s.crossing_access, s.crossing_pa))
 
 
 @native
@@ -203,7 +223,7 @@ def fill(uc: Any, va: Any, uc_kind: Any, result: Any, user_data: Any) -> Any:
     words(result)[0] = pa
     words(result)[1] = _grant(s, va, pa, kind, leaf)
     if s.crossing_va != 0 and (s.crossing_va + (s.crossing_access >> 8) - 1) & PAGE == va:
-        _tell_access(s)
+        _complete(s, pa)
     return True
 
 
@@ -216,6 +236,20 @@ def block(uc: Any, va: Any, size: Any, user_data: Any) -> None:
     s = state_at(user_data, 0)
     if not count_again(s, va, word(size)):
         count_block(s, va, word(size))
+
+
+@entry(void(word, word, int32, word))
+def block_through_caches(uc: Any, va: Any, size: Any, user_data: Any) -> None:
+    """UC_HOOK_BLOCK with caches: a block that begins fetches its lines. A REP is fetched once."""
+    s = state_at(user_data, 0)
+    if not count_again(s, va, word(size)):
+        count_block(s, va, word(size))
+        if s.stop != 0 or s.repeats:
+            return
+    here = min(word(size), 4096 - (va & 0xFFF))
+    fetch_lines(s, s.fetch_pa | (va & 0xFFF), here)
+    if here < word(size):
+        fetch_lines(s, s.second_pa, word(size) - here)
 
 
 @native
@@ -287,6 +321,12 @@ def _is_there(s: Any, va: Any, kind: Any) -> Any:
     return permitted(s, leaf, kind) and (kind == READ or leaf & D != 0)
 
 
+@native
+def _second_pa(s: Any, va: Any, kind: Any) -> Any:
+    """Physical address of the second page of a crossing access, if it is there."""
+    return physical(_ask(s, va, kind), va)
+
+
 @entry(void(word, int32, word, int32, word, word))
 def access(uc: Any, uc_kind: Any, pa: Any, size32: Any, value: Any, user_data: Any) -> None:
     """UC_HOOK_MEM_READ and UC_HOOK_MEM_WRITE; `pa` is physical."""
@@ -305,10 +345,12 @@ def access(uc: Any, uc_kind: Any, pa: Any, size32: Any, value: Any, user_data: A
         _touch(s, second, kind)
     elif not s.no_tlb:
         _touch(s, va, kind)
-    if (s.listeners >> ON_ACCESS) & 1:
+    if s.caches or (s.listeners >> ON_ACCESS) & 1:
         s.crossing_va, s.crossing_access, s.crossing_pa = va, kind | (size << 8), pa
-        if not crosses or _is_there(s, second, kind):
-            _tell_access(s)
+        if not crosses:
+            _complete(s, -1)
+        elif _is_there(s, second, kind):
+            _complete(s, _second_pa(s, second, kind))
 
 
 @entry(void(word, word, int32, word))
@@ -372,15 +414,27 @@ def cpuid(uc: Any, user_data: Any) -> Any:
     return int32(1)
 
 
+@native
+def _read_time_stamp(s: Any, event: Any) -> None:
+    """RDTSC, RDTSCP: where it is known what the block counted after them, without Python."""
+    current, offset = block_at(s.blocks, s.block_index), words(s.env)[ENV_RIP] - s.block_va
+    if s.block_key != 0 and current.key == s.block_key and current.tails and 0 <= offset < block_size(s):
+        after = tail_at(current.tails, offset).instructions - 1
+        if after >= 0:
+            read_time_stamp(s, after, event == RDTSCP)
+            return
+    notify(s, event, 0, 0, 0)
+
+
 @entry(int32(word, word))
 def rdtsc(uc: Any, user_data: Any) -> Any:
     """UC_HOOK_INSN for RDTSC: the model's clock."""
-    notify(state_at(user_data, 0), RDTSC, 0, 0, 0)
+    _read_time_stamp(state_at(user_data, 0), RDTSC)
     return int32(1)
 
 
 @entry(int32(word, word))
 def rdtscp(uc: Any, user_data: Any) -> Any:
     """UC_HOOK_INSN for RDTSCP."""
-    notify(state_at(user_data, 0), RDTSCP, 0, 0, 0)
+    _read_time_stamp(state_at(user_data, 0), RDTSCP)
     return int32(1)

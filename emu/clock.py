@@ -1,8 +1,8 @@
 """Time: one deterministic clock in cycles, of which every cause keeps its own part.
 
 Nothing here measures the host. What the native code counts (instructions, STLB hits, entry reads, assists) costs
-what the CPU profile says; everything else is charged by name when it happens. The parts sum to the total, always:
-the total *is* their sum.
+what the CPU profile says (`cycles.py` adds it up); everything else is charged by name when it happens. The parts sum to
+the total, always: the total *is* their sum.
 """
 
 from __future__ import annotations
@@ -16,40 +16,37 @@ __all__ = ["Clock"]
 
 _NATIVE_CAUSES = (
     *("instructions", "stlb_hits", "page_walks", "ad_assists"),
-    *("entry_exit", "exceptions", "cr3_writes", "control_registers"),
+    *("entry_exit", "exceptions", "cr3_writes", "control_registers", "rdtsc", "data_caches", "instruction_caches"),
 )
+"""In the order of `cycles.now`."""
 
 
 class Clock:
     """The cycle clock of one machine."""
 
     def __init__(self, state: State, costs: Costs, frequency_mhz: int, code: dict[str, int]) -> None:
-        self._frequency_mhz = frequency_mhz
-        self._address, word = ctypes.addressof(state), ctypes.c_int64
-        self._parts = (word * len(_NATIVE_CAUSES))()
-        self._parts_address = ctypes.addressof(self._parts)
-        self._cycles = ctypes.CFUNCTYPE(word, word, word)(code["cycles_entry"])
-        state.instructions_per_cycle = costs.instructions_per_cycle
-        state.cost_stlb_hit, state.cost_entry_read = costs.stlb_hit, costs.walk_entry_read
-        state.cost_assist = costs.walk_ad_assist
+        self._state, self._frequency_mhz = state, frequency_mhz
+        self._address = ctypes.addressof(state)
+        self._now = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(code["now_entry"])
         state.cost_syscall, state.cost_sysret, state.cost_iret = costs.syscall, costs.sysret, costs.iret
         state.cost_swapgs, state.cost_stac_clac = costs.swapgs, costs.stac_clac
         state.cost_page_fault = costs.page_fault
         state.cost_cr3_flush, state.cost_cr3_noflush = costs.mov_to_cr3_flush, costs.mov_to_cr3_noflush
-        state.cost_read_control = costs.mov_from_cr
+        state.cost_read_control, state.cost_rdtsc = costs.mov_from_cr, costs.rdtsc
+        state.cost_stlb_hit, state.cost_assist = costs.stlb_hit, costs.walk_ad_assist
+        state.cost_entry_read = 0 if state.caches else costs.walk_entry_read
+        state.instructions_per_cycle = costs.instructions_per_cycle
         self._charged: dict[str, int] = {}
-        self._sum = 0
 
     def charge(self, cause: str, cycles: int) -> None:
         """Let time pass for a named cause."""
         self._charged[cause] = self._charged.get(cause, 0) + cycles
-        self._sum += cycles
+        self._state.charged_cycles += cycles
 
     @property
     def now(self) -> int:
         """Cycles since power-on."""
-        native: int = self._cycles(self._address, self._parts_address)
-        return native + self._sum
+        return int(self._now(self._address))
 
     def nanoseconds(self, cycles: int) -> int:
         """So many cycles as time, rounded down."""
@@ -61,8 +58,8 @@ class Clock:
 
     def by_cause(self) -> dict[str, int]:
         """Cycles of each cause; causes that cost nothing so far are left out, except instructions."""
-        self._cycles(self._address, self._parts_address)
-        parts = dict(zip(_NATIVE_CAUSES, self._parts, strict=True))
+        self._now(self._address)
+        parts = dict(zip(_NATIVE_CAUSES, self._state.cause_cycles, strict=True))
         for cause, cycles in self._charged.items():
             parts[cause] = parts.get(cause, 0) + cycles
         return {cause: cycles for cause, cycles in parts.items() if cycles or cause == "instructions"}

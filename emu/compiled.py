@@ -23,7 +23,7 @@ import platformdirs
 __all__ = ["addresses", "cache_file"]
 
 _SOURCES = (
-    *("native", "records", "state", "pte", "tlb", "walk", "soft_tlb"),
+    *("native", "records", "state", "cache_state", "pte", "tlb", "cache", "cycles", "walk", "soft_tlb"),
     *("translate", "transfer", "fetch", "counting", "refused", "callbacks", "window", "delivery", "services"),
 )
 _PREFIX = "cr3_"

@@ -56,9 +56,10 @@ _STATE_MSRS: Final = {
     Msr.LSTAR: "lstar",
     Msr.FMASK: "fmask",
     Msr.KERNEL_GS_BASE: "kernel_gs_base",
+    Msr.TSC_AUX: "tsc_aux",
 }
 """Registers that native code uses too: where they are in the shared state."""
-_PLAIN_MSRS: Final = (Msr.CSTAR, Msr.TSC_AUX)
+_PLAIN_MSRS: Final = (Msr.CSTAR,)
 _ADDRESS_MSRS: Final = (Msr.LSTAR, Msr.CSTAR, Msr.KERNEL_GS_BASE)
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AccessEvent",
+    "CacheFill",
     "Cr3Write",
     "Event",
     "ExceptionEvent",
@@ -145,6 +146,22 @@ class AccessEvent(Event):
     va: int
     pa: int
     size: int
+    cpl: int
+
+
+@event("cache_fill")
+@dataclass(frozen=True, slots=True)
+class CacheFill(Event):
+    """A line of 64 bytes at the physical address `pa` was brought into a cache (`l1d`, `l1i`; `l2` by a prefetch).
+
+    `source` is where it was: `l2`, `llc` or `memory`. `use` is read, write, fetch, walk (an entry of a page table) or
+    prefetch.
+    """
+
+    cache: str
+    pa: int
+    source: str
+    use: str
     cpl: int
 
 

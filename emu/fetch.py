@@ -45,14 +45,17 @@ PREFIXES: Final = 13
 
 @native
 def quiet_walk(s: Any, va: Any, kind: Any) -> Any:
-    """Translate without counting: with `--tlb none` the access itself is counted, not Unicorn's question."""
+    """Translate without counting: with `--tlb none` the access itself is counted, not Unicorn's question.
+
+    Its walk leaves the data caches alone, too.
+    """
     walks, reads = s.walks_by, s.entry_reads
     w0, w1, w2, w3 = walks[0], walks[1], walks[2], walks[3]
     r0, r1, r2, r3 = reads[0], reads[1], reads[2], reads[3]
-    listeners = s.listeners
-    s.listeners = 0
+    listeners, caches = s.listeners, s.caches
+    s.listeners = s.caches = 0
     leaf = translate(s, va, kind)
-    s.listeners = listeners
+    s.listeners, s.caches = listeners, caches
     if leaf:
         walks[0], walks[1], walks[2], walks[3] = w0, w1, w2, w3
         reads[0], reads[1], reads[2], reads[3] = r0, r1, r2, r3

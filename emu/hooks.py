@@ -48,7 +48,7 @@ class Hooks:
     def __init__(self, handle: ctypes.c_void_p, state: State, code: dict[str, int]) -> None:
         self._handle, self._state, self._code = handle, state, code
         self._add("fill", uc_const.UC_HOOK_TLB_FILL)
-        self._add("block", uc_const.UC_HOOK_BLOCK)
+        self._add("block_through_caches" if state.caches else "block", uc_const.UC_HOOK_BLOCK)
         self._add("interrupt", uc_const.UC_HOOK_INTR)
         self._add("invalid", uc_const.UC_HOOK_INSN_INVALID)
         for name, number in (

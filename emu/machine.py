@@ -35,6 +35,7 @@ from .cpuid import cpuid
 from .engine import choose_engine
 from .events import Cr3Write, ExceptionEvent, InterruptEvent, TlbFlush
 from .exceptions import InputError, ProcessorException
+from .hierarchy import Hierarchy
 from .hub import Hub
 from .interrupt import VECTOR_NAMES, Interrupts, Vector
 from .mmu import Mmu
@@ -74,8 +75,8 @@ class Machine:
 
     `cpu` names a CPU profile, `ram` is a size such as "64M". `engine` is "trap", "access" or "auto" (the fastest
     that can do what is asked). `tlb` False makes every access walk the page tables. `tlb_policy` is "fifo", "random"
-    (with `seed`), "lru" or "plru". `la57` turns on 5-level paging, `transient` what `window.py` describes. Raises
-    InputError for options that do not fit.
+    (with `seed`), "lru" or "plru". `la57` turns on 5-level paging, `caches` the data and instruction caches,
+    `transient` what `window.py` describes. Raises InputError for options that do not fit.
     """
 
     def __init__(
@@ -88,17 +89,19 @@ class Machine:
         tlb_policy: str = "random",
         seed: int = 1,
         la57: bool = False,
+        caches: bool = False,
         transient: bool = False,
     ) -> None:
         self.profile = cpu if isinstance(cpu, Profile) else load_profile(cpu)
         self.costs: Costs = self.profile.costs
         self.tlb_policy = tlb_policy if tlb else "none"
-        chosen = choose_engine(engine, tlb, tlb_policy)
+        chosen = choose_engine(engine, tlb, tlb_policy, caches)
         code = addresses()
         self.seed = seed
         self.state = State(random=(seed * 0x9E3779B97F4A7C15 + 1) & MASK64 or 1, engine=chosen, levels=4)
         self.ram = Ram(parse_size(ram))
         self.mmu = Mmu(self.state, self.ram, self.profile, tlb_policy, tlb, code)
+        self.caches = Hierarchy(self.state, self.profile, caches, code)
         self.cpu = Cpu(self.state, self.ram, self.mmu, chosen, code)
         self.cpu.blocks.is_models = privileged.is_models
         self.clock = Clock(self.state, self.costs, self.profile.cpu.frequency_mhz, code)
@@ -110,6 +113,7 @@ class Machine:
         word = ctypes.c_int64
         self._switch_mode = ctypes.CFUNCTYPE(None, word, word)(code["switch_mode_entry"])
         self._account = ctypes.CFUNCTYPE(None, word, word)(code["account_entry"])
+        self._time_stamp = ctypes.CFUNCTYPE(None, word, word, word)(code["time_stamp_entry"])
         self.interrupts = Interrupts(self.cpu, self.control, code)
         self.monitor: Callable[[int], None] | None = None
         self.pid = 0
@@ -267,21 +271,15 @@ class Machine:
 
     def read_time_stamp(self, *, auxiliary: bool) -> None:
         """RDTSC, RDTSCP: the clock in EDX:EAX, as of this instruction."""
-        s, gprs = self.state, self.cpu.gprs
-        self.charge("rdtsc", self.costs.rdtsc)
         later = self.cpu.blocks.tail(self.cpu.rip, inclusive=False).instructions
-        s.instructions -= later
-        now = self.clock.now
-        s.instructions += later
-        gprs[0], gprs[2] = now & MASK32, now >> 32 & MASK32
-        if auxiliary:
-            gprs[1] = self.control.msrs[Msr.TSC_AUX]
+        self._time_stamp(self._address, later, auxiliary)
 
     def identify(self) -> None:
         """CPUID: leaf in EAX, subleaf in ECX, answered from our own table."""
         gprs = self.cpu.gprs
         words = cpuid(self.profile, gprs[0] & MASK32, gprs[1] & MASK32)
         gprs[0], gprs[3], gprs[1], gprs[2] = words
+        self.caches.wait_for_loads()
         self.charge("cpuid", self.costs.cpuid)
 
     # --- running --------------------------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ import ctypes
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from .events import AccessEvent, InstructionEvent, PageWalk, TlbMiss, WalkStep
+from .cache_state import CacheLevel, CacheUse
+from .events import AccessEvent, CacheFill, InstructionEvent, PageWalk, TlbMiss, WalkStep
 from .events import Event as Told
 from .exceptions import HookError, InputError
 from .guest import Guest
@@ -37,6 +38,7 @@ _NATIVE_EVENTS: Final = {
     "exception": Event.EXCEPTION,
     "cr3_write": Event.CR3_WRITE,
     "tlb_flush": Event.TLB_FLUSH,
+    "cache_fill": Event.CACHE_FILL,
 }
 
 
@@ -166,6 +168,10 @@ class Notices:
         kind, size = ACCESS_NAMES[kind_and_size & 3], kind_and_size >> 8
         self._events.emit(AccessEvent(*self._when, kind, va, pa, size, self._machine.cpl))
 
+    def _cache_fill(self, pa: int, place: int, use: int) -> None:
+        cache, source = CacheLevel(place & 0xFF).name.lower(), CacheLevel(place >> 8).name.lower()
+        self._events.emit(CacheFill(*self._when, cache, pa, source, CacheUse(use).name.lower(), self._machine.cpl))
+
     def _instruction(self, va: int, *_unused: int) -> None:
         before, self._left_before = self._left_before, None
         if before == va:
@@ -198,4 +204,5 @@ class Notices:
         Event.CPUID: _cpuid,
         Event.RDTSC: _rdtsc,
         Event.RDTSCP: _rdtscp,
+        Event.CACHE_FILL: _cache_fill,
     }

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from unicorn import x86_const as x86
 
+from .cache_state import CacheUse
 from .exceptions import ProcessorException
 from .instruction import Instruction, effective_address
 from .pte import PAGE_SIZE, Access
@@ -61,6 +62,8 @@ def load(machine: Machine, va: int, size: int, *, stack: bool = False) -> bytes:
     """One load. Raises #PF, and #SS or #GP for an address that is not canonical."""
     pieces = _translate(machine, va, size, Access.READ, stack)
     machine.state.reads += 1
+    for pa, n in pieces:
+        machine.caches.touch(pa, n, CacheUse.READ)
     return b"".join(machine.ram.read(pa, n) for pa, n in pieces)
 
 
@@ -69,6 +72,7 @@ def store(machine: Machine, va: int, data: bytes, *, stack: bool = False) -> Non
     pieces = _translate(machine, va, len(data), Access.WRITE, stack)
     machine.state.writes += 1
     for pa, n in pieces:
+        machine.caches.touch(pa, n, CacheUse.WRITE)
         machine.ram.write(pa, data[:n])
         data = data[n:]
 

@@ -278,7 +278,8 @@ def refused(machine: Machine, one: Instruction) -> None:
 
 @instruction("wbinvd", "invd")
 def wbinvd(machine: Machine, one: Instruction) -> None:
-    """WBINVD, INVD: no cache to write back."""
+    """WBINVD, INVD: drop every line. Memory is always up to date, so there is nothing to write back or to lose."""
+    machine.caches.flush()
 
 
 @instruction("int1", privileged=False)

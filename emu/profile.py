@@ -49,6 +49,9 @@ __all__ = [
 
 PROFILES: Final = Path(__file__).with_name("profiles")
 
+LINE_SIZE: Final = 64
+"""Bytes of a cache line, on every part; CLFLUSH and `cache.py` count on it."""
+
 PAGE_SIZES: Final = {"4K": 12, "2M": 21, "1G": 30}
 """Page sizes as a profile names them, and how far each shifts an address to make a page number."""
 
@@ -203,6 +206,7 @@ class Cache:
     size_kib: Annotated[int, Unit("KiB", least=1)]
     ways: Ways
     latency: Cycles
+    replacement: Annotated[str, Unit(words=("lru", "plru"))]
 
     def sets(self, line: int) -> int:
         """Return the number of sets for lines of so many bytes."""
@@ -213,11 +217,12 @@ class Cache:
 class Caches:
     """The cache hierarchy as one core sees it."""
 
-    line: Annotated[int, Unit("bytes", least=8)]
+    line: Annotated[int, Unit("bytes")]
     l1d: Cache
     l1i: Cache
     l2: Cache
     llc: Cache
+    llc_inclusive: Flag  # what leaves the last level leaves the others, too
     dram_latency: Cycles
 
     def problems(self) -> Problems:
@@ -225,8 +230,8 @@ class Caches:
 
         The last-level cache may have any whole number of sets, because it is cut into slices, one a core.
         """
-        if not _is_power_of_two(self.line):
-            yield "line", f"{self.line} bytes are not a power of two"
+        if self.line != LINE_SIZE:
+            yield "line", f"{self.line} bytes; every x86-64 part has lines of {LINE_SIZE}"
         for name in ("l1d", "l1i", "l2", "llc"):
             cache: Cache = getattr(self, name)
             sets = cache.sets(self.line)

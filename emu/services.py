@@ -10,7 +10,9 @@ from typing import Any, Final
 
 from numba import types
 
+from .cache import cache_access, flush_all, flush_line, is_cached, touch, touch_range, wait_for_loads
 from .counting import find_place
+from .cycles import now, read_time_stamp
 from .native import call, entry, native, words
 from .pte import ADDRESS_MASK, INDEX_MASK, PAGE_SIZE, Access, Pte
 from .records import state_at
@@ -37,7 +39,6 @@ __all__ = [
     "clear_page_entry",
     "copy_entry",
     "copy_page_entry",
-    "cycles_entry",
     "descend_entry",
     "invalidate_entry",
     "load_entry",
@@ -51,8 +52,6 @@ READ: Final = int(Access.READ)
 P, PS = int(Pte.P), int(Pte.PS)
 PAGE: Final = PAGE_SIZE
 WORDS: Final = PAGE_SIZE // 8
-CAUSES: Final = 8
-"""Of cycles that native code counts: clock.py names them."""
 
 
 @native
@@ -70,25 +69,6 @@ def _physical(s: Any, va: Any, access: Any) -> Any:
     return -1
 
 
-@entry(word(word, word))
-def cycles_entry(state: Any, parts: Any) -> Any:
-    """Cycles of everything that native code counts: their sum, and the parts in host memory, in the clock's order."""
-    s = state_at(state, 0)
-    into = words(parts)
-    into[0] = s.instructions // s.instructions_per_cycle
-    into[1] = (s.misses[0] + s.misses[1] - s.misses[2]) * s.cost_stlb_hit
-    into[2] = (s.entry_reads[0] + s.entry_reads[1] + s.entry_reads[2] + s.entry_reads[3]) * s.cost_entry_read
-    into[3] = (s.accessed_assists + s.dirty_assists) * s.cost_assist
-    into[4] = s.entry_exit_cycles
-    into[5] = s.exception_cycles
-    into[6] = s.cr3_cycles
-    into[7] = s.control_cycles
-    total = 0
-    for part in range(CAUSES):
-        total += into[part]
-    return total
-
-
 @entry(word(word, word, word))
 def translate_entry(state: Any, va: Any, access: Any) -> Any:
     """Translate one access of the machine itself; returns the physical address, or -1 with the fault in the state."""
@@ -102,6 +82,8 @@ def _load(s: Any, va: Any, access: Any) -> Any:
     pa = _physical(s, va, access)
     if pa < 0:
         return False
+    if s.caches:
+        touch(s, pa, READ)
     s.loaded = words(s.ram)[pa >> 3]
     return True
 
@@ -133,6 +115,8 @@ def store_entry(state: Any, va: Any, value: Any, access: Any) -> Any:
     pa = _physical(s, va, access)
     if pa < 0:
         return 0
+    if s.caches:
+        touch(s, pa, WRITE)
     words(s.ram)[pa >> 3] = value
     note_write(s, pa)
     return 0 if s.code_written else 1
@@ -152,6 +136,8 @@ def copy_entry(state: Any, va: Any, host: Any, size: Any, access: Any) -> Any:
         pa = _physical(s, at, access)
         if pa < 0:
             break
+        if s.caches:
+            touch_range(s, pa, step, (step + 7) >> 3, access & KIND)
         if access & KIND == WRITE:
             s.writes += (step + 7) >> 3
             call(s.memmove, (s.ram + pa, host + done, step))
@@ -171,6 +157,8 @@ def clear_page_entry(state: Any, va: Any) -> Any:
     if pa < 0:
         return 0
     s.writes += WORDS
+    if s.caches:
+        touch_range(s, pa, PAGE, WORDS, WRITE)
     call(s.memset, (s.ram + pa, 0, PAGE))
     note_write(s, pa)
     return 1
@@ -188,6 +176,9 @@ def copy_page_entry(state: Any, target: Any, source: Any) -> Any:
     if pa < 0:
         return 0
     s.writes += WORDS
+    if s.caches:
+        touch_range(s, below, PAGE, WORDS, READ)
+        touch_range(s, pa, PAGE, WORDS, WRITE)
     call(s.memmove, (s.ram + pa, s.ram + below, PAGE))
     note_write(s, pa)
     return 1
@@ -323,6 +314,52 @@ def read_flags_entry(state: Any) -> Any:
 def write_flags_entry(state: Any, flags: Any) -> None:
     """Set RFLAGS."""
     write_flags(state_at(state, 0), flags)
+
+
+@entry(word(word))
+def now_entry(state: Any) -> Any:
+    """Cycles since power-on."""
+    return now(state_at(state, 0))
+
+
+@entry(void(word, word, word))
+def time_stamp_entry(state: Any, later: Any, auxiliary: Any) -> None:
+    """RDTSC or RDTSCP, before so many instructions that the block has counted."""
+    read_time_stamp(state_at(state, 0), later, auxiliary)
+
+
+@entry(word(word, word, word))
+def cache_access_entry(state: Any, pa: Any, use: Any) -> Any:
+    """Look up a line, and bring it; returns its latency."""
+    return cache_access(state_at(state, 0), pa, use)
+
+
+@entry(void(word, word, word, word))
+def touch_entry(state: Any, pa: Any, size: Any, use: Any) -> None:
+    """One load or store of a physical range, of one line or two."""
+    touch_range(state_at(state, 0), pa, size, 1, use)
+
+
+@entry(word(word, word, word))
+def is_cached_entry(state: Any, level: Any, pa: Any) -> Any:
+    """Whether a cache holds a line."""
+    return 1 if is_cached(state_at(state, 0), level, pa) else 0
+
+
+@entry(void(word, word))
+def flush_line_entry(state: Any, pa: Any) -> None:
+    """Drop a line from every cache, or (-1) every line."""
+    s = state_at(state, 0)
+    if pa < 0:
+        flush_all(s)
+    else:
+        flush_line(s, pa)
+
+
+@entry(void(word))
+def wait_entry(state: Any) -> None:
+    """Wait for earlier loads."""
+    wait_for_loads(state_at(state, 0))
 
 
 @entry(word(word, word))

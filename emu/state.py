@@ -19,6 +19,8 @@ from ctypes import c_uint64
 from enum import IntEnum
 from typing import Final
 
+from .cache_state import CacheArray
+
 __all__ = [
     "FLUSH_COMMAND",
     "Block",
@@ -115,6 +117,7 @@ class Event(IntEnum):
     CPUID = 8
     RDTSC = 9
     RDTSCP = 10
+    CACHE_FILL = 11
 
 
 class TlbEntry(ctypes.Structure):
@@ -275,6 +278,7 @@ class State(ctypes.Structure):
         ("lstar", c_uint64),
         ("fmask", c_uint64),
         ("kernel_gs_base", c_uint64),
+        ("tsc_aux", c_uint64),
         ("syscalls_enabled", c_uint64),  # EFER.SCE
         ("has_smap", c_uint64),
         ("cr3", c_uint64),  # physical address of the top table
@@ -301,6 +305,12 @@ class State(ctypes.Structure):
         ("evicted_tag", c_uint64),  # of the entry that the last insert overwrote
         ("clock", c_uint64),  # stamps for FIFO and LRU
         ("random", c_uint64),  # xorshift state
+        # data and instruction caches
+        ("caches", c_uint64),  # whether they are modelled
+        ("cache", CacheArray * 4),  # by CacheLevel
+        ("llc_is_inclusive", c_uint64),
+        ("dram_latency", c_uint64),
+        ("load_is_pending", c_uint64),  # a load was executed that nobody has waited for
         # code
         ("fast_page", c_uint64),  # the page being executed, | 1, while nothing can have changed on it
         ("fetch_page", c_uint64),  # va of the page being executed, | 1 when known
@@ -349,8 +359,9 @@ class State(ctypes.Structure):
         ("cost_cr3_noflush", c_uint64),
         ("cost_read_control", c_uint64),
         ("cost_stlb_hit", c_uint64),
-        ("cost_entry_read", c_uint64),
+        ("cost_entry_read", c_uint64),  # 0 where the caches say what it costs
         ("cost_assist", c_uint64),
+        ("cost_rdtsc", c_uint64),
         ("instructions_per_cycle", c_uint64),
         # what was counted
         ("entry_exit_cycles", c_uint64),
@@ -359,6 +370,12 @@ class State(ctypes.Structure):
         ("cr3_flushing", c_uint64),  # writes of CR3 without Python
         ("cr3_keeping", c_uint64),
         ("exception_cycles", c_uint64),  # of page faults that were delivered without Python
+        ("rdtsc_cycles", c_uint64),
+        ("load_cycles", c_uint64),  # of waiting for loads that missed the L1D
+        ("fetch_cycles", c_uint64),  # of waiting for code that missed the L1I
+        ("walk_cycles", c_uint64),  # of page walks, where the caches say what an entry costs
+        ("charged_cycles", c_uint64),  # by Python, for causes that it names
+        ("cause_cycles", c_uint64 * 11),  # the causes that native code counts, added up by `cycles.now`
         ("mode_totals", c_uint64 * 6),  # user instructions, reads, writes; the same of the kernel
         ("mode_start", c_uint64 * 3),
         ("deadline", c_uint64),  # stop before the block that would pass this many instructions

@@ -25,7 +25,7 @@ from .pte import Pte
 from .records import entry_at
 from .state import TlbKind
 
-__all__ = ["Policy", "find", "find_in", "insert", "invalidate", "leaf_shift", "use"]
+__all__ = ["Policy", "find", "find_in", "insert", "invalidate", "leaf_shift", "point_away", "pointed_at", "use"]
 
 
 class Policy(IntEnum):
@@ -123,11 +123,11 @@ def use(s: Any, array: Any, index: Any) -> None:
         s.clock += 1
         entry_at(array.entries, index).stamp = s.clock
     elif array.policy > LRU:
-        _point_away(array, index // array.ways, index % array.ways)
+        point_away(array, index // array.ways, index % array.ways)
 
 
 @native
-def _point_away(array: Any, number: Any, way: Any) -> None:
+def point_away(array: Any, number: Any, way: Any) -> None:
     """Tree-PLRU: make every node on the way to `way` point to its other side."""
     tree = words(array.trees)[number]
     span = 1
@@ -145,7 +145,7 @@ def _point_away(array: Any, number: Any, way: Any) -> None:
 
 
 @native
-def _pointed_at(array: Any, number: Any) -> Any:
+def pointed_at(array: Any, number: Any) -> Any:
     """Tree-PLRU: the way that the nodes point at (ways that do not exist are stepped around)."""
     tree = words(array.trees)[number]
     span = 1
@@ -191,7 +191,7 @@ def _victim(s: Any, array: Any, number: Any) -> Any:
     if array.policy == RANDOM:
         return start + _random(s) % array.ways
     if array.policy > LRU:
-        return start + _pointed_at(array, number)
+        return start + pointed_at(array, number)
     return _oldest(array, start)
 
 
@@ -209,7 +209,7 @@ def insert(s: Any, array: Any, va: Any, shift: Any, leaf: Any) -> Any:
     entry.stamp = s.clock
     array.last = index
     if array.policy > LRU:
-        _point_away(array, number, index % array.ways)
+        point_away(array, number, index % array.ways)
     return evicted
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from .cache import touch
 from .native import call, native, words
 from .pte import ADDRESS_MASK, IMPLICIT, Access, Rflags
 from .records import state_at  # noqa: F401 - the record type must exist before these functions compile
@@ -17,7 +18,7 @@ from .soft_tlb import flush_soft_tlb
 from .state import FETCHED, Event, Fault
 from .tlb import ANY, PCID_MASK, invalidate, leaf_shift
 from .translate import translate
-from .walk import is_canonical
+from .walk import KIND, is_canonical
 
 __all__ = [
     "deliver",
@@ -147,6 +148,8 @@ def _translate(s: Any, va: Any, access: Any, is_stack: Any) -> Any:
     if pa + 8 > s.ram_size:
         _fail(s, GP, 0)
         return -1
+    if s.caches:
+        touch(s, pa, access & KIND)
     return pa
 
 

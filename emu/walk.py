@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from .cache import cache_access
+from .cache_state import CacheUse
 from .native import native, words
 from .pte import ADDRESS_MASK, IMPLICIT, Access, ErrorCode, Pte
 from .state import Fault, TlbKind
@@ -35,6 +37,7 @@ NX: Final = -(1 << 63)
 WRITE: Final = int(Access.WRITE)
 FETCH: Final = int(Access.FETCH)
 KIND: Final = 3
+WALK: Final = int(CacheUse.WALK)
 TABLE: Final = ADDRESS_MASK
 PAGING_STRUCTURE: Final = int(TlbKind.PAGING_STRUCTURE)
 PAGE_FAULT: Final = int(Fault.PAGE)
@@ -100,6 +103,8 @@ def _read_entry(s: Any, pa: Any, access: Any) -> Any:
     """One entry from guest RAM; where there is no RAM the bus floats high."""
     s.entry_reads[_counter(s, access)] += 1
     entry = words(s.ram)[pa >> 3] if pa < s.ram_size else -1
+    if s.caches:
+        s.walk_cycles += cache_access(s, pa, WALK)
     s.walk_addresses[s.walk_depth] = pa
     s.walk_entries[s.walk_depth] = entry
     s.walk_depth += 1

@@ -89,12 +89,18 @@ class Booted:
 
 
 def boot(
-    machine: Machine, *, pcid: bool, asid: str = "pcid", pti: bool = False, swap: SwapDevice | None = None
+    machine: Machine,
+    *,
+    pcid: bool,
+    asid: str = "pcid",
+    pti: bool = False,
+    empty_caches: bool = False,
+    swap: SwapDevice | None = None,
 ) -> Booted:
     """Bring a machine from power-on to a kernel that can run processes. Raises InputError if RAM is too small."""
     frames = FrameAllocator(first=1, count=(machine.ram.size >> PAGE_SHIFT) - 1)
     features = machine.profile.features
-    text = KernelText(smap=features.smap, pti=pti, pcid=pcid and features.pcid)
+    text = KernelText(smap=features.smap, pti=pti, pcid=pcid and features.pcid, empty_caches=empty_caches)
     try:
         early = EarlyMemory(machine.ram)
         page_table = PageTable(early, frames, isolated=pti)

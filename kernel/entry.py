@@ -62,13 +62,14 @@ def kernel_function(cycles: int, name: str | None = None) -> Callable[[Body], Bo
 
 
 @cache
-def _entry_code(smap: bool, pti: bool, pcid: bool, addresses: tuple[tuple[str, int], ...]) -> Image:
+def _entry_code(smap: bool, pti: bool, pcid: bool, empty_caches: bool, addresses: tuple[tuple[str, int], ...]) -> Image:
     """`entry.s` for what a processor has and a kernel wants, assembled once for all kernels."""
     source = resources.files(__package__).joinpath("entry.s").read_text("utf-8")
-    wanted = {"SMAP": smap, "PTI": pti, "PCID": pcid}
-    features = "".join(f".equ X86_FEATURE_{name}, {int(value)}; " for name, value in wanted.items())
+    features = {"SMAP": smap, "PTI": pti, "PCID": pcid}
+    wanted = {f"X86_FEATURE_{name}": has for name, has in features.items()} | {"EMPTY_CACHES": empty_caches}
+    constants = "".join(f".equ {name}, {int(value)}; " for name, value in wanted.items())
     return assemble_source(
-        f"{features}{source}",
+        f"{constants}{source}",
         name="kernel/entry.s",
         addresses={".text": KERNEL_TEXT},
         symbols=dict(addresses),
@@ -82,13 +83,13 @@ class KernelText:
     `entry` are the pages of entry code: with page-table isolation they are all of the text that user mode maps.
     """
 
-    def __init__(self, *, smap: bool, pti: bool = False, pcid: bool = False) -> None:
+    def __init__(self, *, smap: bool, pti: bool = False, pcid: bool = False, empty_caches: bool = False) -> None:
         self.functions = {
             KERNEL_TEXT + FUNCTIONS_OFFSET + number * PAGE_SIZE: function
             for number, function in enumerate(_FUNCTIONS.values())
         }
         addresses = {function.name: va for va, function in self.functions.items()}
-        self.image = _entry_code(smap, pti, pcid, tuple(addresses.items()))
+        self.image = _entry_code(smap, pti, pcid, empty_caches, tuple(addresses.items()))
         self.entry = {
             segment.va + offset: segment.data[offset : offset + PAGE_SIZE]
             for segment in self.image.segments

@@ -130,6 +130,12 @@
         .endif
 .endm
 
+.macro FLUSH_CACHES                     # nothing that the kernel has loaded is left in a cache for the user to find
+        .if EMPTY_CACHES
+        wbinvd
+        .endif
+.endm
+
 .macro POP_REGS pop_rdi=1
         pop r15
         pop r14
@@ -201,6 +207,7 @@ entry_SYSCALL_64:
         POP_REGS
         mov rsp, qword ptr [rsp + PT_RSP - PT_ORIG_RAX]
         .endif
+        FLUSH_CACHES
         swapgs
         sysretq
 
@@ -302,6 +309,7 @@ swapgs_restore_regs_and_return_to_usermode:
         POP_REGS
         add rsp, 8                              # .orig_ax
         .endif
+        FLUSH_CACHES
         swapgs
 .globl native_irq_return_iret
 native_irq_return_iret:

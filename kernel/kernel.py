@@ -83,15 +83,15 @@ class Result:
 class Kernel:
     """An operating system on one machine.
 
-    `pti` gives every process a second PGD for user mode (see pti.py). `pcid` uses process-context identifiers where
-    the CPU has them, `asid` says how ("pcid", "flush", "stale"; see asid.py). `aslr` puts stack, mmap area and heap
-    at random places. `populate` delivers every promised page when a program is loaded, so that nothing faults later.
-    The guest's standard streams are `stdin`, `stdout` and `stderr` (binary files; by default empty and discarded).
-    `root` is a directory of the host's that the guest sees as `/`, and `files` are files of the host's by guest path:
-    read-only, unless the guest path ends with `:rw`; everything else that the guest writes stays in its memory.
-    `swap` is the size of the swap area, kept in `swap_file` if there is one, as fast as `swap_device`
-    (swap_device.py); `swap_policy` chooses what goes there (policies/). Raises InputError if the machine's RAM is too
-    small, or a file cannot be read.
+    `pti` gives every process a second PGD for user mode (see pti.py). `pcid` uses process-context identifiers where the
+    CPU has them, `asid` says how ("pcid", "flush", "stale"; see asid.py). `aslr` puts stack, mmap area and heap at
+    random places. `empty_caches` flushes the caches on every return to user mode. `populate` delivers every promised
+    page when a program is loaded, so that nothing faults later. The guest's standard streams are `stdin`, `stdout` and
+    `stderr` (binary files; by default empty and discarded). `root` is a directory of the host's that the guest sees as
+    `/`, and `files` are files of the host's by guest path: read-only, unless the guest path ends with `:rw`; everything
+    else that the guest writes stays in its memory. `swap` is the size of the swap area, kept in `swap_file` if there is
+    one, as fast as `swap_device` (swap_device.py); `swap_policy` chooses what goes there (policies/). Raises InputError
+    if the machine's RAM is too small, or a file cannot be read.
     """
 
     def __init__(
@@ -103,6 +103,7 @@ class Kernel:
         asid: str = "pcid",
         populate: bool = False,
         aslr: bool = False,
+        empty_caches: bool = False,
         stdin: BinaryIO | None = None,
         stdout: BinaryIO | None = None,
         stderr: BinaryIO | None = None,
@@ -116,7 +117,14 @@ class Kernel:
         self.machine, self.events = machine, machine.events
         self.stdin, self.stdout, self.stderr = (stream or io.BytesIO() for stream in (stdin, stdout, stderr))
         self._populate = populate
-        booted = boot(machine, pcid=pcid, asid=asid, pti=pti, swap=_swap_device(swap, swap_file, swap_device))
+        booted = boot(
+            machine,
+            pcid=pcid,
+            asid=asid,
+            pti=pti,
+            empty_caches=empty_caches,
+            swap=_swap_device(swap, swap_file, swap_device),
+        )
         self.text, self.percpu, self.manager = booted.text, booted.percpu, booted.manager
         self.frames, self.memory, self.pages = booted.manager.frames, booted.manager.memory, booted.manager.pages
         self.page_cache = PageCache(self.memory, self.pages, self.manager.swap, self.frames.total // 2)

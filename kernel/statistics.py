@@ -21,12 +21,14 @@ def statistics(kernel: Kernel) -> dict[str, Any]:
     causes = machine.clock.by_cause()
     first = kernel.processes[0]
     transient = {"transient": machine.transient.statistics()} if machine.transient is not None else {}
+    caches = {"caches": machine.caches.counts()} if machine.caches.is_on else {}
     return {
         "exit": _exit(first),
         "instructions": {"user": user[0], "kernel": system[0]},
         "accesses": {"user": _accesses(user), "kernel": _accesses(system)},
         "cycles": {"total": sum(causes.values()), "by_cause": causes},
         "tlb": _tlb(kernel),
+        **caches,
         "walk": _walk(kernel),
         "faults": dict(kernel.faults.counts),
         "swap": {"in": kernel.manager.swap.reads, "out": kernel.manager.swap.writes},

@@ -195,14 +195,14 @@ def run_once(job: Job) -> Outcome:
             result = session.kernel.run(until="end")
         stats = statistics_document(session, result)
         if job.window:
-            stats |= _since(before, {key: stats[key] for key in _COUNTED})
+            stats |= _since(before, {key: stats[key] for key in _COUNTED if key in stats})
             result = session.kernel.run()
             stats["exit"] = result.stats["exit"]
     return Outcome(stats, stdout.getvalue(), result.halt is not Halt.INSTRUCTION_LIMIT)
 
 
 _COUNTED: Final = (
-    *("instructions", "accesses", "cycles", "tlb", "walk", "faults", "swap"),
+    *("instructions", "accesses", "cycles", "tlb", "caches", "walk", "faults", "swap"),
     *("cr3_writes", "syscalls", "context_switches"),
 )
 """The parts of the statistics that only ever grow."""

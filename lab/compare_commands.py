@@ -86,7 +86,10 @@ class Matrix(click.ParamType):  # type: ignore[type-arg]
         return [option.process_value(ctx, value) for value in dict.fromkeys(values)]
 
 
-CROSSABLE: Final = ("pti", "pcid", "cpu", "tlb_policy", "asid", "thp", "tlb", "engine", "populate", "ram", "seed")
+CROSSABLE: Final = (
+    *("pti", "pcid", "cpu", "tlb_policy", "caches", "asid"),
+    *("thp", "tlb", "engine", "populate", "ram", "seed"),
+)
 
 
 def _field(key: str) -> str:

@@ -18,6 +18,7 @@ from typing import Final
 
 from emu.events import (
     AccessEvent,
+    CacheFill,
     Cr3Write,
     Event,
     ExceptionEvent,
@@ -80,6 +81,11 @@ def _tlb_miss(event: TlbMiss) -> str:
 def _page_walk(event: PageWalk) -> str:
     read = " ".join(f"[{step.pa:#x}]={step.entry:#x}" for step in event.steps)
     return f"{event.access} {event.va:#x} {read}{'' if event.ok else ' fault'}"
+
+
+@describe.register
+def _cache_fill(event: CacheFill) -> str:
+    return f"{event.cache} pa {event.pa:#x} from {event.source} ({event.use})"
 
 
 @describe.register

@@ -55,6 +55,7 @@ class Options:
     engine: str = "auto"
     tlb: bool = True
     tlb_policy: str = "random"
+    caches: str = "off"
     pti: bool | None = None
     pcid: bool | None = None
     asid: str = "pcid"
@@ -90,7 +91,10 @@ class ExampleCommand(click.Command):
 
 
 class ProgramCommand(ExampleCommand):
-    """A command that takes programs, and after `--` the arguments for them."""
+    """A command that takes programs, and after `--` the arguments for them.
+
+    `--caches` means `--caches on`, so that a program may follow it.
+    """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Set aside what follows the first `--`: those words are the guest's."""
@@ -98,12 +102,17 @@ class ProgramCommand(ExampleCommand):
             end = args.index("--")
             ctx.meta[ARGUMENTS] = tuple(args[end + 1 :])
             args = args[:end]
+        following = zip(args, [*args[1:], ""], strict=False)
+        args = [f"{arg}=on" if arg == "--caches" and after not in CACHES else arg for arg, after in following]
         return super().parse_args(ctx, args)
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
         """Show where the arguments go."""
         return [*super().collect_usage_pieces(ctx), "[-- ARGS]"]
 
+
+CACHES: Final = ("off", "on", "flush")
+"""Values of `--caches`."""
 
 ARGUMENTS: Final = f"{__name__}.arguments"
 """Where `ProgramCommand` leaves the arguments for the programs in the context."""
@@ -165,6 +174,13 @@ _MACHINE: Final = (
         type=click.Choice(["fifo", "random", "lru", "plru"]),
         default="random",
         help="Which entry of a full TLB set gives way.",
+    ),
+    click.option(
+        "--caches",
+        type=click.Choice(CACHES),
+        default="off",
+        metavar="[off|on|flush]",
+        help="Model data and instruction caches; flush: the kernel empties them whenever it returns to user mode.",
     ),
     click.option(
         "--pti",

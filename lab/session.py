@@ -63,6 +63,7 @@ class Session:
             tlb=options.tlb,
             tlb_policy=options.tlb_policy,
             seed=options.seed,
+            caches=options.caches != "off",
         )
         self.pti = self._choose_pti(options.pti)
         self.pcid = self._choose_pcid(options.pcid)
@@ -73,6 +74,7 @@ class Session:
             asid=options.asid,
             populate=options.populate,
             aslr=options.aslr,
+            empty_caches=options.caches == "flush",
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,

@@ -49,7 +49,9 @@ def as_json(statistics: Mapping[str, Any]) -> str:
 
 def render(statistics: Mapping[str, Any], console: Console) -> None:
     """Print the tables."""
-    for table in (_modes(statistics), _tlbs(statistics), _cycles(statistics), _counts(statistics)):
+    translation = _hits({name: statistics["tlb"][name] for name in ("itlb", "dtlb", "stlb")})
+    caches = [_hits(statistics["caches"])] if "caches" in statistics else []
+    for table in (_modes(statistics), translation, *caches, _cycles(statistics), _counts(statistics)):
         console.print()
         console.print(table)
 
@@ -73,13 +75,13 @@ def _modes(statistics: Mapping[str, Any]) -> Table:
     return table
 
 
-def _tlbs(statistics: Mapping[str, Any]) -> Table:
+def _hits(arrays: Mapping[str, Mapping[str, int]]) -> Table:
+    """What each TLB or cache had, and what it lacked."""
     table = _table("", "hits", "misses", "miss rate", "evictions")
-    for name in ("itlb", "dtlb", "stlb"):
-        tlb = statistics["tlb"][name]
-        asked = tlb["hits"] + tlb["misses"]
-        rate = f"{tlb['misses'] / asked:.2%}" if asked else "-"
-        hits, misses, evictions = (_number(tlb[key]) for key in ("hits", "misses", "evictions"))
+    for name, counts in arrays.items():
+        asked = counts["hits"] + counts["misses"]
+        rate = f"{counts['misses'] / asked:.2%}" if asked else "-"
+        hits, misses, evictions = (_number(counts[key]) for key in ("hits", "misses", "evictions"))
         table.add_row(name.upper(), hits, misses, rate, evictions)
     return table
 

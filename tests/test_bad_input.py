@@ -54,7 +54,7 @@ def assert_refused(outcome: Outcome, *said: str) -> None:
         (["run", HELLO, "--seed", "-1"], "--seed"),
         (["run", LOOP, "--until", "don"], "has no symbol 'don'; did you mean 'done'?"),
         (["trace", HELLO, "--events", "fault,sycall"], "unknown event 'sycall': did you mean syscall?"),
-        (["trace", HELLO, "--events", "sleep"], "there are access, all, context_switch"),
+        (["trace", HELLO, "--events", "sleep"], "there are access, all, cache, cache_fill, context_switch"),
         (["trace", HELLO, "--events", ","], "no events to trace"),
         (["trace", HELLO, "--limit", "0"], "--limit"),
         (["trace", HELLO, "--events", "access", "--engine", "trap"], "leave out --engine trap"),

@@ -210,6 +210,7 @@ def test_the_configuration_says_how_every_option_was_resolved() -> None:
         "ram": 8 << 20,
         "engine": "access",
         "tlb_policy": "none",
+        "caches": "off",
         "pti": "off",
         "pcid": "off",
         "asid": "pcid",

@@ -238,7 +238,7 @@ def test_the_refusal_in_the_manual_is_what_the_loader_says(tmp_path):
         ("entries = 8", "entries = 2", "tlb.dtlb[0].hash: a single set has nothing to hash", '"xor"'),
         ('["2M"]', '["1G"]', "tlb.dtlb: 2M pages have no place", "[[tlb.dtlb]]"),
         ('["2M"]', '["4K", "2M"]', "tlb.dtlb: 4K pages have more than one place", "[[tlb.dtlb]]"),
-        ("line = 64", "line = 48", "caches.line: 48 bytes are not a power of two", "line = 48"),
+        ("line = 64", "line = 48", "caches.line: 48 bytes; every x86-64 part has lines of 64", "line = 48"),
         (
             "l1d = { size_kib = 4, ways = 2",
             "l1d = { size_kib = 4, ways = 3",
