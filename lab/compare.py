@@ -19,7 +19,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from importlib import resources
 from statistics import median_low
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from emu import Halt, InputError
 from emu.profile import load_profile
@@ -28,6 +28,10 @@ from .options import Options
 from .parallel import in_parallel
 from .session import Session
 from .statistics import document as statistics_document
+
+if TYPE_CHECKING:
+    from .report import Observation
+    from .report import Run as Observed
 
 __all__ = [
     "Comparison",
@@ -51,12 +55,14 @@ SWITCH: Final = {True: "on", False: "off"}
 class Job:
     """One run to do: a machine with a program and its standard input.
 
-    With `window` only what happens from the program's symbol `begin` to its symbol `end` is counted.
+    With `window` only what happens from the program's symbol `begin` to its symbol `end` is counted. With `recorded`
+    the run is also watched for a report, in so many bytes.
     """
 
     options: Options
     stdin: bytes = b""
     window: bool = False
+    recorded: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +73,7 @@ class Outcome:
     stdout: bytes
     is_complete: bool
     """False: the instruction limit came first."""
+    observed: Observed | None = None
 
     @property
     def cycles(self) -> int:
@@ -189,6 +196,7 @@ def run_once(job: Job) -> Outcome:
     stdout = io.BytesIO()
     options = replace(job.options, until="begin") if job.window else job.options
     with closing(Session(options, io.BytesIO(job.stdin), stdout)) as session:
+        observation = _observation(session, job.recorded)
         result = session.run()
         before = result.stats
         if job.window:
@@ -198,7 +206,17 @@ def run_once(job: Job) -> Outcome:
             stats |= _since(before, {key: stats[key] for key in _COUNTED if key in stats})
             result = session.kernel.run()
             stats["exit"] = result.stats["exit"]
-    return Outcome(stats, stdout.getvalue(), result.halt is not Halt.INSTRUCTION_LIMIT)
+        printed = stdout.getvalue()
+        observed = observation.finish(result, "", printed) if observation is not None else None
+    return Outcome(stats, printed, result.halt is not Halt.INSTRUCTION_LIMIT, observed)
+
+
+def _observation(session: Session, size: int) -> Observation | None:
+    if not size:
+        return None
+    from .report import Observation
+
+    return Observation(session, size)
 
 
 _COUNTED: Final = (
@@ -223,12 +241,16 @@ def compare(
     repeat: int = 1,
     jobs: int | None = None,
     window: bool = False,
+    recorded: int = 0,
 ) -> Comparison:
-    """Run every machine, with `repeat` seeds each. Raises InputError if there is none, and what a run raises."""
+    """Run every machine, with `repeat` seeds each; `recorded` are the bytes that all together may add to a report.
+
+    Raises InputError if there is no machine, and what a run raises.
+    """
     if not machines:
         raise InputError("there is no such machine: this processor has no PCIDs, or the options exclude each other")
     todo = [
-        Job(replace(options, seed=options.seed + extra), stdin, window)
+        Job(replace(options, seed=options.seed + extra), stdin, window, recorded // len(machines))
         for _name, options in machines
         for extra in range(repeat)
     ]

@@ -8,18 +8,23 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any, Final, Protocol, cast
+from typing import IO, TYPE_CHECKING, Any, Final, Protocol, cast
 
 import click
 
 from .options import ARGUMENTS, ExampleCommand, Options, ProgramCommand, count_option, machine_options
 from .terminal import console, say
 
+if TYPE_CHECKING:
+    from .compare_view import ProgramReport
+
 __all__ = ["compare", "validate"]
 
 DIFFERENT: Final = 70
 """A program that notices which machine it runs on has found a bug of ours (EX_SOFTWARE)."""
 LIMIT: Final = 124
+MOST_RECORDED: Final = 10_000_000
+"""Bytes of what the machines looked like over time, all together, in a report."""
 
 
 class Report(Protocol):
@@ -112,6 +117,7 @@ def _key(field: str) -> str:
             "cr3 compare programs/sieve.asm --repeat 3 --csv sieve.csv --json sieve.json",
             "For spreadsheets and scripts.",
         ),
+        ("cr3 compare programs/null_syscall.asm --report null.html", "All three side by side, with TLBs and tables."),
         ("cr3 compare --help", "Without a program: a suite of six workloads; --curve: overhead by rate."),
     ],
 )
@@ -130,6 +136,7 @@ def _key(field: str) -> str:
 @click.option("--json", "json_file", metavar="FILE", help="Write all numbers to FILE as JSON (-: standard output).")
 @click.option("--csv", "csv_file", metavar="FILE", help="Write a row for each run and seed.")
 @click.option("--plot", "plot_file", metavar="FILE", help="Draw bars by cause: .svg, .png or .html.")
+@click.option("--report", "report_file", metavar="FILE", help="Write one HTML page with all runs side by side.")
 @jobs_option
 @machine_options
 def compare(
@@ -141,6 +148,7 @@ def compare(
     json_file: str | None,
     csv_file: str | None,
     plot_file: str | None,
+    report_file: str | None,
     jobs: int | None,
 ) -> int:
     """Run a program on several machines, and show what page-table isolation costs it.
@@ -152,33 +160,36 @@ def compare(
     are swept, and published points are shown beside.
     """
     axes = {key: values for matrix in matrices for key, values in matrix.items()}
-    _check(options, axes, curve=curve, stdin=stdin_file is not None)
+    _check(options, axes, curve=curve, stdin=stdin_file is not None, report=report_file is not None)
     from .compare_plot import check_plot
 
     if plot_file is not None:
         check_plot(plot_file)
     with ExitStack() as files:
-        outputs = [_output(name, files) for name in (json_file, csv_file, plot_file)]
-        report = _measure(
-            options, axes, stdin_file.read() if stdin_file else b"", curve=curve, repeat=repeat, jobs=jobs
-        )
+        outputs = [_output(name, files) for name in (json_file, csv_file, plot_file, report_file)]
+        stdin = stdin_file.read() if stdin_file else b""
+        report = _measure(options, axes, stdin, curve=curve, repeat=repeat, jobs=jobs, report=report_file is not None)
         report.render(console(sys.stderr if json_file == "-" else sys.stdout))
-        json_output, csv_output, plot_output = outputs
+        json_output, csv_output, plot_output, page_output = outputs
         if json_output is not None:
             json_output.write(json.dumps(report.as_dict(), indent=2) + "\n")
         if csv_output is not None:
             report.write_csv(csv_output)
         if plot_output is not None:
             cast(io.TextIOWrapper, plot_output).buffer.write(report.draw(Path(plot_file or "").suffix))
+        if page_output is not None:
+            page_output.write(cast("ProgramReport", report).page())
     return _verdict(report, options)
 
 
-def _check(options: Options, axes: Mapping[str, Sequence[Any]], *, curve: bool, stdin: bool) -> None:
+def _check(options: Options, axes: Mapping[str, Sequence[Any]], *, curve: bool, stdin: bool, report: bool) -> None:
     """Refuse options that exclude each other. Raises click.UsageError."""
     if curve and (options.programs or axes):
         raise click.UsageError("--curve has programs and machines of its own")
     if not options.programs and (stdin or click.get_current_context().meta.get(ARGUMENTS)):
         raise click.UsageError("the suite's programs take neither arguments nor standard input")
+    if not options.programs and report:
+        raise click.UsageError("--report shows one program on several machines: give a PROGRAM")
     if any(file.endswith(":rw") for file in options.files):
         raise click.UsageError("the runs go on side by side and cannot share a file to write: leave out :rw")
 
@@ -193,7 +204,14 @@ def _output(name: str | None, files: ExitStack) -> IO[str] | None:
 
 
 def _measure(
-    options: Options, axes: Mapping[str, Sequence[Any]], stdin: bytes, *, curve: bool, repeat: int, jobs: int | None
+    options: Options,
+    axes: Mapping[str, Sequence[Any]],
+    stdin: bytes,
+    *,
+    curve: bool,
+    repeat: int,
+    jobs: int | None,
+    report: bool,
 ) -> Report:
     """Run everything that was asked for."""
     if curve:
@@ -209,7 +227,8 @@ def _measure(
         return measure_suite(machines, repeat=repeat, jobs=jobs)
     from .compare_view import ProgramReport
 
-    return ProgramReport(compare(machines, stdin=stdin, repeat=repeat, jobs=jobs))
+    recorded = MOST_RECORDED if report else 0
+    return ProgramReport(compare(machines, stdin=stdin, repeat=repeat, jobs=jobs, recorded=recorded))
 
 
 def _verdict(report: Report, options: Options) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from .compare import Comparison, Outcome, Run, document
@@ -104,6 +104,13 @@ class ProgramReport:
     def write_csv(self, file: IO[str]) -> None:
         """Write a row for each run and seed."""
         write_csv([self.comparison], file)
+
+    def page(self) -> str:
+        """Return a report of all runs side by side; they must have been recorded."""
+        from .report import Report, render
+
+        runs = [replace(observed, name=run.name) for run in self.comparison.runs if (observed := run.median.observed)]
+        return render(Report.of(self.comparison.program, runs))
 
     def draw(self, suffix: str) -> bytes:
         """Draw a bar for each run."""

@@ -22,7 +22,7 @@ from ..session import Session
 from ..statistics import document as statistics_document
 from .faults import Fault, FaultLog, FaultPlace
 from .recorder import Recorder
-from .recording import Recording, record
+from .recording import MOST_BYTES, Recording, record
 
 __all__ = ["MOST_OUTPUT", "Observation", "Report", "Run"]
 
@@ -50,10 +50,11 @@ class Run:
 
 
 class Observation:
-    """Watches a session from before its start to its end, and tells it as a `Run`."""
+    """Watches a session from before its start to its end, and tells it as a `Run` of at most so many bytes."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, most_bytes: int = MOST_BYTES) -> None:
         self._session, self._recorder, self._faults = session, Recorder(session), FaultLog(session)
+        self._most_bytes = most_bytes
 
     def finish(self, result: Result, name: str, output: bytes, end: str = "the run was stopped") -> Run:
         """The run is over. `end` says how, where it was not the program's own doing."""
@@ -63,7 +64,7 @@ class Observation:
         return Run(
             name,
             statistics_document(session, result),
-            record(session.machine, snapshots, watcher.spaces, len(watcher.too_many)),
+            record(session.machine, snapshots, watcher.spaces, len(watcher.too_many), self._most_bytes),
             self._faults.places,
             self._faults.faults,
             self._faults.total,

@@ -67,7 +67,11 @@ class Recording:
 
 
 def record(
-    machine: Machine, snapshots: Sequence[Snapshot], spaces: Mapping[int, Space], left_out: int = 0
+    machine: Machine,
+    snapshots: Sequence[Snapshot],
+    spaces: Mapping[int, Space],
+    left_out: int = 0,
+    most: int = MOST_BYTES,
 ) -> Recording:
     """Turn snapshots into changes, small enough for a page."""
     kept = list(snapshots)
@@ -77,14 +81,14 @@ def record(
         translations = [_row(number, machine.mmu.translation(number, tag, leaf)) for number, tag, leaf in numbers]
         recording = Recording(list(spaces.values()), left_out, _arrays(machine), translations, moments)
         fewer = thinned(kept)
-        if len(json.dumps(asdict(recording))) <= MOST_BYTES or len(fewer) == len(kept):
+        if len(json.dumps(asdict(recording))) <= most or len(fewer) == len(kept):
             return recording
         kept = fewer
 
 
 def _moments(snapshots: Sequence[Snapshot], numbers: dict[tuple[int, int, int], int]) -> Iterator[Moment]:
     """The changes; `numbers` gets a number for every translation that is met."""
-    before = Snapshot(0, 0, "", Counters(0, 0, (0, 0, 0), 0, 0, 0), {}, {}, frozenset())
+    before = Snapshot(0, 0, "", Counters(0, 0, (0, 0, 0), 0, 0, 0, 0), {}, {}, frozenset())
     for now in snapshots:
         yield Moment(
             now.cycle,

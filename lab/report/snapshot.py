@@ -65,6 +65,7 @@ class Counters:
     kernel: int
     misses: tuple[int, int, int]
     walks: int
+    faults: int
     frames: int
     swap: int
 
@@ -138,6 +139,7 @@ class Watcher:
             state.mode_totals[3] + done * (not in_user_mode),
             (state.misses[0], state.misses[1], state.misses[2]),
             sum(state.walks_by),
+            sum(self._kernel.faults.counts[kind] for kind in ("minor", "major", "protection")),
             manager.frames.used,
             manager.swap.used,
         )

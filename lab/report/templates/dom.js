@@ -33,6 +33,17 @@ const colour = (name) => getComputedStyle(document.documentElement).getPropertyV
 const flagList = (flags) => el("span", { class: "flags" },
   ...flags.map((flag) => el("abbr", { title: FLAG_MEANINGS[flag] ?? flag }, flag)));
 
+// Give a canvas its size in CSS pixels, and return what draws on it in the same unit.
+function sizedPen(canvas, width, height) {
+  const ratio = devicePixelRatio || 1, pen = canvas.getContext("2d");
+  canvas.width = width * ratio;
+  canvas.height = height * ratio;
+  canvas.style.width = `${width}px`;
+  canvas.style.height = `${height}px`;
+  pen.scale(ratio, ratio);
+  return pen;
+}
+
 // White or black, whichever can be read on a colour like #1d4fa3.
 function inkOn(background) {
   const [r, g, b] = [1, 3, 5].map((at) => parseInt(background.slice(at, at + 2), 16) / 255)

@@ -49,10 +49,14 @@ class Machine {
     this.tables = new Map(); // pfn in hexadecimal -> Map of index -> entry
     this.held = new Set(); // numbers of translations
     this.undo = [];
+    let since = 0; // for each moment, the last one that changed page tables
+    this.changed = this.moments.map((moment, i) => (since = Object.keys(moment.tables).length || moment.there ? i : since));
     this.go(0);
   }
 
   get moment() { return this.moments[this.at]; }
+
+  get tablesSince() { return this.changed[this.at]; }
 
   go(target) {
     target = Math.max(0, Math.min(target, this.moments.length - 1));

@@ -2,7 +2,7 @@
 
 const STATE_ORDER = ["p", "c", "h", "z", "f", "s", "w"].filter((letter) => letter in DATA.states); // from the bottom up
 const MANY_CHANGED = 128; // pages from which on those that just changed are not outlined
-const LABEL = 112; // pixels for the address of a row
+const LABEL = 112, LABEL_HEIGHT = 13; // pixels for the address of a row
 
 class MemoryMap {
   constructor(pane, machine, timeline, walkTo) {
@@ -18,7 +18,7 @@ class MemoryMap {
     this.map.setAttribute("role", "group");
     this.map.addEventListener("keydown", (event) => this.#key(event));
     this.pane.querySelector(".as-table").addEventListener("toggle", () => this.#table());
-    new ResizeObserver(() => { this.drawChart(); this.draw(); }).observe(this.map);
+    new ResizeObserver(() => { if (this.map.clientWidth !== this.width) { this.drawChart(); this.draw(); } }).observe(this.map);
     this.drawChart();
   }
 
@@ -28,6 +28,7 @@ class MemoryMap {
   get areas() { return (this.exists && this.machine.areas.get(this.space)) || []; }
 
   drawChart() {
+    this.width = this.map.clientWidth;
     const counts = this.history.get(this.space).counts;
     const series = STATE_ORDER.filter((letter) => counts[letter].some((count) => count))
       .map((letter) => ({ name: DATA.states[letter].name, fill: colour(DATA.states[letter].name), values: counts[letter] }));
@@ -96,20 +97,18 @@ class MemoryMap {
   }
 
   #paint(block) {
-    const { cell, columns } = this, pages = this.pages, ratio = devicePixelRatio || 1;
+    const { cell, columns } = this, pages = this.pages;
     const rows = Math.ceil(block.pages / columns), gap = cell > 5 ? 1.5 : 0.5;
-    const width = LABEL + Math.min(block.pages, columns) * cell, height = rows * cell;
-    const canvas = block.canvas, pen = canvas.getContext("2d");
-    canvas.width = width * ratio; canvas.height = height * ratio;
-    canvas.style.width = `${width}px`; canvas.style.height = `${height}px`;
-    pen.scale(ratio, ratio);
+    const width = LABEL + Math.min(block.pages, columns) * cell, height = Math.max(rows * cell, LABEL_HEIGHT);
+    const pen = sizedPen(block.canvas, width, height);
     const fills = Object.fromEntries(Object.entries(DATA.states).map(([letter, state]) => [letter, colour(state.name)]));
+    const inks = Object.fromEntries(Object.entries(fills).map(([letter, fill]) => [letter, inkOn(fill)]));
     const soft = colour("soft"), ink = colour("ink"), changed = this.#changed();
     pen.textBaseline = "middle";
     const step = Math.max(1, Math.ceil(14 / cell));
     for (let row = 0; row < rows; row += step) {
       pen.fillStyle = soft; pen.font = "11px ui-monospace, monospace"; pen.textAlign = "left";
-      pen.fillText(wide(block.first + row * columns), 0, row * cell + Math.min(cell, 14) / 2 + 0.5);
+      pen.fillText(wide(block.first + row * columns), 0, row * cell + Math.max(LABEL_HEIGHT, Math.min(cell, 15)) / 2 + 0.5);
     }
     pen.textAlign = "center"; pen.font = `600 ${cell * 0.56}px ui-monospace, monospace`;
     for (let i = 0; i < block.pages; i++) {
@@ -118,7 +117,7 @@ class MemoryMap {
       pen.fillStyle = fills[letter] || ink;
       pen.beginPath(); pen.roundRect(x, y, side, side, cell > 9 ? 2.5 : 0); pen.fill();
       if (letter !== "." && cell >= 13) {
-        pen.fillStyle = inkOn(fills[letter]);
+        pen.fillStyle = inks[letter];
         pen.fillText(letter, x + side / 2, y + side / 2 + 0.5);
       }
       if (page === this.cursor || (changed.size <= MANY_CHANGED && changed.has(page))) {
@@ -231,11 +230,13 @@ function nameOf(space, machine) {
   return `pid ${space.pid}${which}, ${space.program.split("/").at(-1)}`;
 }
 
-// How large a page is drawn: smaller, the more there are.
+// How large a page is drawn: smaller, the more there are, so that the map is not much higher than a window.
 function sizes(width, pages) {
-  const cell = pages <= 1500 ? 15 : pages <= 6000 ? 8 : 5;
-  const room = Math.max(8, Math.floor((width - LABEL) / cell));
-  return { cell, columns: Math.min(1 << Math.floor(Math.log2(room)), 256) };
+  for (const cell of [15, 11, 8, 6, 4]) {
+    const room = Math.max(8, Math.floor((width - LABEL) / cell));
+    const columns = Math.min(1 << Math.floor(Math.log2(room)), 256);
+    if (cell === 4 || (pages / columns) * cell <= 560) return { cell, columns };
+  }
 }
 
 function hasAny(pages, first, count) {

@@ -32,14 +32,23 @@ class PageTables {
   draw() {
     const walk = this.pane.querySelector(".walk"), tree = this.pane.querySelector(".tree");
     if (!this.exists) {
+      this.shown = null;
       walk.replaceChildren();
       tree.replaceChildren(el("p", { class: "about" }, "This page table does not exist at this moment."));
       return;
     }
     const report = this.va === null ? null : this.machine.walk(this.pgd, this.va);
     walk.replaceChildren(...(report ? [stepList(report), verdict(report)] : []));
+    if (this.#isShown()) return;
     this.onWay = new Set(report ? report.steps.map(({ table, index }) => `${table}:${index}`) : []);
     tree.replaceChildren(...this.#rows(BigInt(this.pgd) >> PAGE_SHIFT, TOP_LEVEL, 0n));
+  }
+
+  // Whether the tree is as it was drawn last: the same tables at the same place of the same walk.
+  #isShown() {
+    const key = `${this.pgd} ${this.machine.tablesSince} ${this.va}`, same = key === this.shown;
+    this.shown = key;
+    return same;
   }
 
   // The used entries of one table; what is below them is only made when somebody looks.
@@ -51,7 +60,7 @@ class PageTables {
       const words = isTable ? `${LEVEL_NAMES[level - 1]} table in frame ${hex(parts.pfn)}`
         : [parts.kind, parts.pfn === null ? "" : `frame ${hex(parts.pfn)}`, level > 1 ? SIZES[3 + 9 * level] : ""].filter(Boolean).join(", ");
       const content = [el("span", { class: "index" }, String(index)), el("code", {}, hex(va)),
-        el("span", { class: "to" }, words), flagList(parts.flags)];
+        el("span", { class: "to" }, words), el("code", {}, parts.flags.join(" "))];
       if (!isTable) return el("div", { class: `row leaf${walked}` }, ...content);
       return this.#branch(parts.pfn, level, va, content, walked);
     });

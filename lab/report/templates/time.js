@@ -1,5 +1,5 @@
 // The slider at the bottom: one moment for all machines. Where several stand side by side, they are shown at the same
-// place of the program: as many instructions of the user executed.
+// place of the program.
 
 const SPEED = 120; // milliseconds a moment
 
@@ -21,16 +21,17 @@ class Timeline {
   go(target) {
     const [first, ...others] = this.machines;
     first.go(target);
-    for (const machine of others) machine.go(this.#sameProgress(machine, first.moment.counters.user));
+    for (const machine of others) machine.go(this.#sameProgress(machine, first.moment.counters));
     this.slider.value = this.at;
     this.#say();
     this.listeners.forEach((listener) => listener());
   }
 
-  #sameProgress(machine, done) {
+  // Where another machine had executed as many instructions of the user, with as many page faults.
+  #sameProgress(machine, { user, faults }) {
     if (this.at === this.machines[0].moments.length - 1) return machine.moments.length - 1;
     let found = 0;
-    machine.moments.forEach((moment, i) => { if (moment.counters.user <= done) found = i; });
+    machine.moments.forEach((moment, i) => { if (moment.counters.user <= user && moment.counters.faults <= faults) found = i; });
     return found;
   }
 

@@ -15,13 +15,14 @@ class TlbView {
     this.capacity = KINDS.map((_, kind) => arrays.filter((array) => array.kind === kind).reduce((sum, { entries }) => sum + entries, 0));
     this.parts = KINDS.map((_, kind) => this.#part(kind));
     pane.querySelector(".tlb").replaceChildren(...this.parts.map(({ element }) => element));
-    new ResizeObserver(() => this.restyle()).observe(pane);
+    new ResizeObserver(() => { if (pane.clientWidth !== this.width) this.restyle(); }).observe(pane);
+    this.restyle();
   }
 
   fill(pcid) { return colour(PCID_COLOURS[this.pcids.indexOf(pcid) % PCID_COLOURS.length]); }
 
   #part(kind) {
-    const title = el("h4"), slots = el("div", { class: `slots${this.capacity[kind] > MANY ? " many" : ""}`, "aria-hidden": "true" });
+    const title = el("h4"), slots = el("canvas", { class: "slots", "aria-hidden": "true" });
     const chart = el("div", { class: "chart" }), rows = el("div", { class: "scroll tall", tabindex: 0 });
     const details = el("details", { class: "as-table" }, el("summary", {}, "Its entries"), rows);
     details.addEventListener("toggle", () => this.draw());
@@ -31,8 +32,9 @@ class TlbView {
 
   // Everything that depends on colours.
   restyle() {
+    this.width = this.pane.clientWidth;
     this.pane.querySelector(".pcids").replaceChildren(...this.pcids.map((pcid) => {
-      const what = pcid >= 2048 ? " (user mode's)" : "";
+      const what = pcid >= 2048 ? " (user)" : "";
       return el("li", {}, el("i", { style: `background:${this.fill(pcid)}` }), `PCID ${pcid}${what}`);
     }), el("li", {}, el("i", { style: "box-shadow: inset 0 0 0 2px currentColor" }), "global"));
     const history = this.#history();
@@ -73,12 +75,23 @@ class TlbView {
     }
   }
 
-  #slots({ slots, kind }, rows) {
+  // A square for each entry that there is room for.
+  #slots({ slots, chart, kind }, rows) {
+    const count = this.capacity[kind], cell = count > MANY ? 6 : 12, side = cell - (cell > 6 ? 2 : 1);
+    const columns = Math.max(1, Math.floor(chart.clientWidth / cell));
+    const pen = sizedPen(slots, Math.min(columns, count) * cell, Math.ceil(count / columns) * cell);
     const fills = Object.fromEntries(this.pcids.map((pcid) => [pcid, this.fill(pcid)]));
-    const squares = rows.map(({ page, pcid, flags }) => el("i", {
-      style: `background:${fills[pcid]}`, class: flags.includes("G") ? "global" : null, title: `${hex(canonicalPage(page))}, PCID ${pcid}` }));
-    for (let i = rows.length; i < this.capacity[kind]; i++) squares.push(el("i"));
-    slots.replaceChildren(...squares);
+    const free = colour("absent"), ink = colour("ink");
+    for (let i = 0; i < count; i++) {
+      const x = (i % columns) * cell, y = Math.floor(i / columns) * cell, row = rows[i];
+      pen.fillStyle = row ? fills[row.pcid] : free;
+      pen.fillRect(x, y, side, side);
+      if (row?.flags.includes("G")) {
+        pen.strokeStyle = ink;
+        pen.lineWidth = cell > 6 ? 2 : 1;
+        pen.strokeRect(x + pen.lineWidth / 2, y + pen.lineWidth / 2, side - pen.lineWidth, side - pen.lineWidth);
+      }
+    }
   }
 
   #table(name, rows) {
