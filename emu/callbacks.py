@@ -18,7 +18,8 @@ from typing import Any, Final
 
 from numba import types
 
-from .cache import LINE, fetch_lines, touch
+from .accesses import ask, complete, look_at_access
+from .cache import fetch_lines
 from .counting import NOWHERE, block_size, count_again, count_block
 from .cycles import read_time_stamp
 from .fetch import (
@@ -32,17 +33,17 @@ from .fetch import (
     quiet_walk,
     rotates_through_carry,
 )
-from .native import call, entry, native, words
+from .native import entry, native, words
 from .pte import Access, Pte
-from .records import block_at, entry_at, leave, notify, state_at, tail_at
+from .recorder import hit, is_recorded, record
+from .records import block_at, leave, notify, state_at, tail_at
 from .refused import is_vmcall, transfers
 from .soft_tlb import drop_page, flush_soft_tlb
 from .state import FETCHED, SCANNED, Engine, Event, Fault, Stop, TlbKind
-from .tlb import find, use
 from .transfer import physical
 from .transfer import syscall as enter_system_call
 from .translate import translate
-from .walk import FETCH, KIND, WRITE, permitted
+from .walk import FETCH, WRITE, permitted
 
 __all__ = [
     "access",
@@ -62,11 +63,12 @@ word, int32, boolean, void = types.int64, types.int32, types.boolean, types.void
 UC_MEM_READ: Final = 16
 PERM_R, PERM_RW, PERM_X = 1, 3, 4
 READ: Final = int(Access.READ)
-DTLB: Final = int(TlbKind.DTLB)
+ITLB: Final = int(TlbKind.ITLB)
+MAX_SIZE: Final = 15
+"""Bytes of an instruction."""
 D: Final = int(Pte.D)
 
 ACCESS_ENGINE: Final = int(Engine.ACCESS)
-ON_ACCESS: Final = int(Event.ACCESS)
 ON_INSTRUCTION: Final = int(Event.INSTRUCTION)
 CPUID, RDTSC, RDTSCP = int(Event.CPUID), int(Event.RDTSC), int(Event.RDTSCP)
 STOP_FAULT, STOP_INTERRUPT, STOP_INVALID = int(Stop.FAULT), int(Stop.INTERRUPT), int(Stop.INVALID)
@@ -112,20 +114,6 @@ def _grant(s: Any, va: Any, pa: Any, kind: Any, leaf: Any) -> Any:
         let_write(s, pa)
         return PERM_RW
     return PERM_R
-
-
-@native
-def _complete(s: Any, second_pa: Any) -> None:
-    """The last access is translated to its end, which is on a second page or (-1) not: caches see it, and listeners."""
-    va, kind, size = s.crossing_va, s.crossing_access & KIND, s.crossing_access >> 8
-    s.crossing_va = 0
-    if s.caches:
-        last = s.crossing_pa + size - 1 if second_pa < 0 else second_pa
-        touch(s, s.crossing_pa, kind)
-        if (last ^ s.crossing_pa) & LINE:
-            touch(s, last, kind)
-    if (s.listeners >> ON_ACCESS) & 1:
-        call(s.notify, (ON_ACCESS, va, s.crossing_access, s.crossing_pa))
 
 
 @native
@@ -186,12 +174,6 @@ def _keep_flags(s: Any) -> None:
         env[ENV_CC_OP] = (env[ENV_CC_OP] & ~0xFFFFFFFF) | CC_OP_EFLAGS
 
 
-@native
-def _ask(s: Any, va: Any, kind: Any) -> Any:
-    """Translate for Unicorn's sake."""
-    return quiet_walk(s, va, kind) if s.no_tlb else translate(s, va, kind)
-
-
 @entry(boolean(word, word, int32, word, word))
 def fill(uc: Any, va: Any, uc_kind: Any, result: Any, user_data: Any) -> Any:
     """UC_HOOK_TLB_FILL: translate one page for Unicorn, or refuse."""
@@ -206,10 +188,10 @@ def fill(uc: Any, va: Any, uc_kind: Any, result: Any, user_data: Any) -> Any:
             return _answer_anything(result)
     else:
         _keep_flags(s)
-    leaf = _ask(s, va, kind)
+    leaf = ask(s, va, kind)
     if leaf and kind == READ and not permitted(s, leaf, WRITE) and rotates_through_carry(s):
         kind = WRITE
-        leaf = _ask(s, va, kind)
+        leaf = ask(s, va, kind)
     if not leaf:
         return _refused(s, va, kind, STOP_FAULT)
     pa = physical(leaf, va)
@@ -223,7 +205,8 @@ def fill(uc: Any, va: Any, uc_kind: Any, result: Any, user_data: Any) -> Any:
     words(result)[0] = pa
     words(result)[1] = _grant(s, va, pa, kind, leaf)
     if s.crossing_va != 0 and (s.crossing_va + (s.crossing_access >> 8) - 1) & PAGE == va:
-        _complete(s, pa)
+        complete(s, pa)
+        s.filled_page = 0
     return True
 
 
@@ -286,71 +269,13 @@ def breakpoint(uc: Any, va: Any, size: Any, user_data: Any) -> None:
 # --- every access, every instruction -------------------------------------------------------------------------
 
 
-@native
-def _touch(s: Any, va: Any, kind: Any) -> None:
-    """One data access in the access engine. It was translated when Unicorn asked; here the model sees it anyway."""
-    if s.no_tlb:
-        translate(s, va, kind)
-        drop_page(s, va)
-        return
-    number, index = find(s, DTLB, va)
-    if number >= 0:
-        use(s, s.arrays[number], index)
-    else:
-        translate(s, va, kind)
-
-
-@native
-def _will_fault(s: Any, va: Any, kind: Any) -> Any:
-    """Whether the second page of a crossing access is still missing; the access then repeats, and counts then."""
-    if s.no_tlb:
-        return not quiet_walk(s, va, kind)
-    number, _ = find(s, DTLB, va)
-    return number < 0
-
-
-@native
-def _is_there(s: Any, va: Any, kind: Any) -> Any:
-    """Whether the second page of a crossing access needs no look at the page tables. Otherwise it may fault yet."""
-    if s.no_tlb:
-        return not _will_fault(s, va, kind)
-    number, index = find(s, DTLB, va)
-    if number < 0:
-        return False
-    leaf = entry_at(s.arrays[number].entries, index).leaf
-    return permitted(s, leaf, kind) and (kind == READ or leaf & D != 0)
-
-
-@native
-def _second_pa(s: Any, va: Any, kind: Any) -> Any:
-    """Physical address of the second page of a crossing access, if it is there."""
-    return physical(_ask(s, va, kind), va)
-
-
 @entry(void(word, int32, word, int32, word, word))
 def access(uc: Any, uc_kind: Any, pa: Any, size32: Any, value: Any, user_data: Any) -> None:
     """UC_HOOK_MEM_READ and UC_HOOK_MEM_WRITE; `pa` is physical."""
     s = state_at(user_data, 0)
     if s.unsynced == 0 or not words(s.unsynced)[0] & s.unsynced_bit:
         _keep_flags(s)
-    kind = word(uc_kind) - UC_MEM_READ
-    size = word(size32)
-    va = (words(s.frame_va)[pa >> 12] & PAGE) | (pa & 0xFFF)
-    second = (va + size - 1) & PAGE
-    crosses = second != va & PAGE
-    if not crosses:
-        _touch(s, va, kind)
-    elif not _will_fault(s, second, kind):
-        _touch(s, va, kind)
-        _touch(s, second, kind)
-    elif not s.no_tlb:
-        _touch(s, va, kind)
-    if s.caches or (s.listeners >> ON_ACCESS) & 1:
-        s.crossing_va, s.crossing_access, s.crossing_pa = va, kind | (size << 8), pa
-        if not crosses:
-            _complete(s, -1)
-        elif _is_there(s, second, kind):
-            _complete(s, _second_pa(s, second, kind))
+    look_at_access(s, pa, word(uc_kind) - UC_MEM_READ, word(size32))
 
 
 @entry(void(word, word, int32, word))
@@ -361,7 +286,8 @@ def instruction(uc: Any, va: Any, size: Any, user_data: Any) -> None:
     """
     s = state_at(user_data, 0)
     s.hooked_va = va
-    if s.repeats:
+    told, s.told_va = s.told_va, NOWHERE
+    if s.repeats or told == va:
         return
     if s.no_tlb:
         leaf = translate(s, va, FETCH)
@@ -369,8 +295,14 @@ def instruction(uc: Any, va: Any, size: Any, user_data: Any) -> None:
             s.fetch_page = 0
             flush_soft_tlb(s)
             leave(s, STOP_REFETCH, 0)
+    elif s.fetched_page == va & PAGE | KNOWN:
+        s.fetched_page = 0
+    else:
+        hit(s, va, FETCH, ITLB)
     if (s.listeners >> ON_INSTRUCTION) & 1:
         notify(s, ON_INSTRUCTION, va, 0, 0)
+    if is_recorded(s, ON_INSTRUCTION):
+        record(s, ON_INSTRUCTION, va, word(size) if word(size) <= MAX_SIZE else 0, s.cpl, 0)
 
 
 # --- instructions that need the machine ----------------------------------------------------------------------

@@ -32,8 +32,10 @@ __all__ = [
     "ExceptionEvent",
     "InstructionEvent",
     "InterruptEvent",
+    "ModeSwitch",
     "PageWalk",
     "TlbFlush",
+    "TlbHit",
     "TlbMiss",
     "TransientEvent",
     "WalkStep",
@@ -165,6 +167,21 @@ class CacheFill(Event):
     cpl: int
 
 
+@event("tlb_hit")
+@dataclass(frozen=True, slots=True)
+class TlbHit(Event):
+    """A TLB (`itlb`, `dtlb`; `stlb` where those missed) held the page; `access` is read, write or fetch.
+
+    An instruction is one fetch; an access across two pages asks for both. Who listens has every instruction and every
+    access looked at.
+    """
+
+    tlb: str
+    va: int
+    access: str
+    cpl: int
+
+
 @event("tlb_miss")
 @dataclass(frozen=True, slots=True)
 class TlbMiss(Event):
@@ -215,6 +232,15 @@ class InterruptEvent(Event):
     """An external interrupt is delivered."""
 
     vector: int
+    rip: int
+    cpl: int
+
+
+@event("mode_switch")
+@dataclass(frozen=True, slots=True)
+class ModeSwitch(Event):
+    """The processor enters the kernel (`cpl` 0) or goes to user mode (3); `rip` is where it comes from."""
+
     rip: int
     cpl: int
 

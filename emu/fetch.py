@@ -52,10 +52,10 @@ def quiet_walk(s: Any, va: Any, kind: Any) -> Any:
     walks, reads = s.walks_by, s.entry_reads
     w0, w1, w2, w3 = walks[0], walks[1], walks[2], walks[3]
     r0, r1, r2, r3 = reads[0], reads[1], reads[2], reads[3]
-    listeners, caches = s.listeners, s.caches
-    s.listeners = s.caches = 0
+    listeners, recorded, caches = s.listeners, s.recorded, s.caches
+    s.listeners = s.recorded = s.caches = 0
     leaf = translate(s, va, kind)
-    s.listeners, s.caches = listeners, caches
+    s.listeners, s.recorded, s.caches = listeners, recorded, caches
     if leaf:
         walks[0], walks[1], walks[2], walks[3] = w0, w1, w2, w3
         reads[0], reads[1], reads[2], reads[3] = r0, r1, r2, r3

@@ -60,6 +60,7 @@ class Subscription:
         self._hub, self.name, self._callback = hub, name, callback
         self._once = choice.get("once", False)
         self._tests = _tests(name, choice)
+        self.range = choice.get("range")
 
     def __call__(self, happened: Event) -> None:
         """Tell the listener, if this is one of those that it wants to hear of."""
@@ -118,8 +119,8 @@ def _hand_on(_happened: Event, error: BaseException) -> None:
 class Hub:
     """Who listens to what.
 
-    `changed(name, wanted)` is called when the first listener of a kind comes or the last one goes, `failed(event,
-    error)` when a listener raises. `guest` is what the events tell of.
+    `changed(name, wanted)` is called when a listener of a kind comes or goes, `failed(event, error)` when one raises.
+    `guest` is what the events tell of.
     """
 
     def __init__(self) -> None:
@@ -145,8 +146,7 @@ class Hub:
             subscription = Subscription(self, name, function, choice)
             listeners = self._listeners.setdefault(name, [])
             listeners.append(subscription)
-            if len(listeners) == 1:
-                self.changed(name, True)
+            self.changed(name, True)
             return subscription
 
         return subscribe if callback is None else subscribe(callback)
@@ -158,11 +158,19 @@ class Hub:
             listeners.remove(subscription)
             if not listeners:
                 del self._listeners[subscription.name]
-                self.changed(subscription.name, False)
+            self.changed(subscription.name, bool(listeners))
 
     def wants(self, name: str) -> bool:
         """Whether anybody listens to this kind of event."""
         return name in self._listeners
+
+    def span(self, name: str) -> tuple[int, int] | None:
+        """First and last address that any listener of a kind asked for; None: all of them."""
+        ranges = [listener.range for listener in self._listeners.get(name, ())]
+        chosen = [span for span in ranges if span is not None and span.stop > span.start]
+        if not chosen or len(chosen) < len(ranges):
+            return None
+        return min(span.start for span in chosen), max(span.stop for span in chosen) - 1
 
     def emit(self, happened: Event) -> None:
         """Hand an event to its listeners, in the order in which they came."""

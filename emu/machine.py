@@ -33,13 +33,14 @@ from .control import Control, Msr, is_canonical
 from .cpu import Cpu
 from .cpuid import cpuid
 from .engine import choose_engine
-from .events import Cr3Write, ExceptionEvent, InterruptEvent, TlbFlush
+from .events import ExceptionEvent, InterruptEvent, TlbFlush
 from .exceptions import InputError, ProcessorException
 from .hierarchy import Hierarchy
 from .hub import Hub
 from .interrupt import VECTOR_NAMES, Interrupts, Vector
 from .mmu import Mmu
 from .notices import Notices
+from .observed import Observed
 from .profile import Costs, Profile, load_profile
 from .pte import Cr4
 from .ram import Ram, parse_size
@@ -70,7 +71,7 @@ class Halt(Enum):
     INSTRUCTION_LIMIT = 3  # or so many iterations of REP, of which an instruction may have 2 ** 64
 
 
-class Machine:
+class Machine(Observed):
     """One computer.
 
     `cpu` names a CPU profile, `ram` is a size such as "64M". `engine` is "trap", "access" or "auto" (the fastest
@@ -116,16 +117,14 @@ class Machine:
         self._time_stamp = ctypes.CFUNCTYPE(None, word, word, word)(code["time_stamp_entry"])
         self.interrupts = Interrupts(self.cpu, self.control, code)
         self.monitor: Callable[[int], None] | None = None
-        self.pid = 0
         self.max_instructions = NEVER
         self._flushes: dict[str, int] = {}
         self._cr3_writes = [0, 0]
         self._timer: tuple[int, int] | None = None
         self._shadow = NEVER
         self._halt: Halt | None = None
-        self._notices = Notices(self)
+        self.notices = Notices(self, code)
         self.transient = Transient(self, code) if transient else None
-        self.guest = self._notices.guest
 
     def _five_levels(self) -> None:
         if not self.profile.features.la57:
@@ -174,7 +173,7 @@ class Machine:
     def stop(self) -> None:
         """Make `run` return when nothing is half done (`Event.stop`); if it is not running, the next one at once."""
         self._halt = Halt.STOPPED
-        self._notices.leave_if_inside()
+        self.notices.leave_if_inside()
 
     def stop_before(self, *addresses: int) -> None:
         """Make `run` return before one of these addresses executes; replaces earlier ones."""
@@ -214,8 +213,7 @@ class Machine:
         flush = self.control.write_cr3(value)
         self._cr3_writes[flush] += 1
         self.charge("cr3_writes", self.costs.mov_to_cr3_flush if flush else self.costs.mov_to_cr3_noflush)
-        if self.events.wants("cr3_write"):
-            self.events.emit(Cr3Write(self.clock.now, self.pid, value, self.state.pcid, flush))
+        self.notices.cr3_written(value, flush)
 
     def write_cr4(self, value: int) -> None:
         """MOV to CR4."""
@@ -293,10 +291,6 @@ class Machine:
         self.raise_from_hooks()
         return halt
 
-    def raise_from_hooks(self) -> None:
-        """Raise what a hook raised while the machine did not run."""
-        self._notices.raise_what_was_raised()
-
     def _run(self) -> Halt:
         look = 0
         while self._halt is None:
@@ -309,7 +303,7 @@ class Machine:
                 look = 0
             elif trap.kind != TrapKind.PAGE_FAULT:  # most of them are not even seen here
                 look -= 1
-            self._notices.settle()
+            self.notices.settle()
             try:
                 self._HANDLERS[trap.kind](self, trap)
             except ProcessorException as exception:

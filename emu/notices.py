@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from .cache_state import CacheLevel, CacheUse
-from .events import AccessEvent, CacheFill, InstructionEvent, PageWalk, TlbMiss, WalkStep
+from .events import AccessEvent, CacheFill, Cr3Write, InstructionEvent, ModeSwitch, PageWalk, TlbHit, TlbMiss, WalkStep
 from .events import Event as Told
 from .exceptions import HookError, InputError
 from .guest import Guest
@@ -39,21 +39,28 @@ _NATIVE_EVENTS: Final = {
     "cr3_write": Event.CR3_WRITE,
     "tlb_flush": Event.TLB_FLUSH,
     "cache_fill": Event.CACHE_FILL,
+    "tlb_hit": Event.TLB_HIT,
+    "mode_switch": Event.MODE_SWITCH,
 }
+_EVERY_INSTRUCTION: Final = ("instruction", "tlb_hit")
+_EVERY_ACCESS: Final = ("access", "tlb_hit")
+"""Events for which Unicorn must call us at every instruction, or every access."""
 
 
 class Notices:
     """Receives what the native code of one machine tells, and turns its events on and off."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, code: dict[str, int]) -> None:
         self._machine, self._state, self._events = machine, machine.state, machine.events
         self._raised: BaseException | None = None
         self._inside: int | None = None  # the kind of event that is being told
         self._late: list[Callable[[], object]] = []
-        self._left_before: int | None = None  # the instruction that was told, and not executed yet
         word = ctypes.c_int64
         self._function = ctypes.CFUNCTYPE(word, word, word, word, word)(self._receive)
+        self._record = ctypes.CFUNCTYPE(None, *[word] * 5)(code["record_entry"])
+        self.recorded: dict[str, Callable[[], object]] = {}
         machine.state.notify = ctypes.cast(self._function, ctypes.c_void_p).value
+        self._address, machine.state.told_va = ctypes.addressof(machine.state), MASK64
         self.guest = Guest(machine, self)
         machine.events.guest, machine.events.changed, machine.events.failed = self.guest, self._changed, self._failed
 
@@ -79,7 +86,7 @@ class Notices:
     def leave_if_inside(self) -> None:
         """Have Unicorn left as soon as it can be, if it is running now."""
         if self._inside == Event.INSTRUCTION:
-            self._left_before = self._machine.cpu.rip
+            self._state.told_va = self._machine.cpu.rip
             self._state.stop = Stop.REQUESTED
             self._machine.cpu.uc.emu_stop()
         elif self._inside is not None:
@@ -115,7 +122,7 @@ class Notices:
             self._later(lambda: self._go_to(va))
 
     def _go_to(self, va: int) -> None:
-        self._machine.cpu.rip, self._left_before = va, None
+        self._machine.cpu.rip, self._state.told_va = va, MASK64
 
     def write(self, pa: int, data: bytes) -> None:
         """Store bytes, within a page. What was translated from there must be translated anew, when that is possible."""
@@ -133,18 +140,36 @@ class Notices:
         self.leave_if_inside()
 
     def _changed(self, name: str, wanted: bool) -> None:
-        """The first listener of an event came, or the last one went: turn its native side on or off."""
+        """Listeners of an event came or went: turn its native side on or off."""
         if name not in _NATIVE_EVENTS:
             return
         if self._inside is not None:
-            self._later(lambda: self._changed(name, wanted))
+            self._later(lambda: self._changed(name, self._events.wants(name)))
             return
+        s, bit = self._state, 1 << _NATIVE_EVENTS[name]
+        if name == "access":
+            s.access_first, s.access_last = _signed_span(self._events.span(name))
+        if bool(s.listeners & bit) != wanted:
+            s.listeners ^= bit
+            self._see(name)
+
+    def record(self, name: str, wanted: bool) -> None:
+        """Have native code record a kind of event, or no longer."""
         bit = 1 << _NATIVE_EVENTS[name]
-        self._state.listeners = self._state.listeners | bit if wanted else self._state.listeners & ~bit
-        if name == "instruction":
-            self._machine.cpu.see_every_instruction(wanted)
-        elif name == "access" and wanted:
-            self._machine.cpu.see_every_access()
+        self._state.recorded = self._state.recorded | bit if wanted else self._state.recorded & ~bit
+        if self._inside is None:
+            self._see(name)
+        else:
+            self._later(lambda: self._see(name))
+
+    def _see(self, name: str) -> None:
+        """Have Unicorn call us as often as an event needs, as far as that has changed."""
+        s, cpu = self._state, self._machine.cpu
+        wanted = s.listeners | s.recorded
+        if name in _EVERY_INSTRUCTION:
+            cpu.see_every_instruction(any(wanted >> _NATIVE_EVENTS[other] & 1 for other in _EVERY_INSTRUCTION))
+        if name in _EVERY_ACCESS and wanted >> _NATIVE_EVENTS[name] & 1:
+            cpu.see_every_access()
 
     @property
     def _when(self) -> tuple[int, int]:
@@ -154,9 +179,39 @@ class Notices:
         """Whose access it is: what the processor does for itself is the supervisor's (SDM Vol. 3A 4.6.1)."""
         return 0 if access & IMPLICIT else self._machine.cpl
 
+    def cr3_written(self, value: int, flush: bool) -> None:
+        """Python has executed a write of CR3."""
+        pcid = self._state.pcid
+        if self._events.wants("cr3_write"):
+            self._events.emit(Cr3Write(*self._when, value, pcid, flush))
+        if self._state.recorded >> Event.CR3_WRITE & 1:
+            self._record(self._address, Event.CR3_WRITE, value, pcid | flush << 16, 0)
+
+    def accessed(self, kind: int, va: int, size: int, pa: int) -> None:
+        """Python has executed a load or store of the guest's."""
+        cpl = self._machine.cpl
+        if self._events.wants("access"):
+            self._events.emit(AccessEvent(*self._when, ACCESS_NAMES[kind], va, pa, size, cpl))
+        if self._state.recorded >> Event.ACCESS & 1:
+            self._record(self._address, Event.ACCESS, va, size | cpl << 16 | kind << 24, pa)
+
     def _miss(self, va: int, access: int, tlb: int) -> None:
         name = ACCESS_NAMES[access & 3]
         self._events.emit(TlbMiss(*self._when, TLB_NAMES[tlb], va, name, self._cpl(access)))
+
+    def _hit(self, va: int, access: int, tlb: int) -> None:
+        name = ACCESS_NAMES[access & 3]
+        self._events.emit(TlbHit(*self._when, TLB_NAMES[tlb], va, name, self._cpl(access)))
+
+    def _mode_switch(self, rip: int, cpl: int, _unused: int) -> None:
+        self._events.emit(ModeSwitch(*self._when, rip, cpl))
+
+    def _table_full(self, kind: int, *_unused: int) -> None:
+        """A table of a recording is full; or (-1) so many rows were recorded as were wanted."""
+        if kind & MASK64 == MASK64:
+            self._machine.stop()
+        else:
+            self.recorded[Event(kind).name.lower()]()
 
     def _walk(self, va: int, access: int, leaf: int) -> None:
         s = self._state
@@ -173,9 +228,6 @@ class Notices:
         self._events.emit(CacheFill(*self._when, cache, pa, source, CacheUse(use).name.lower(), self._machine.cpl))
 
     def _instruction(self, va: int, *_unused: int) -> None:
-        before, self._left_before = self._left_before, None
-        if before == va:
-            return
         instruction = self._machine.cpu.instruction_at(va)
         size = instruction.size if instruction else 0
         self._events.emit(InstructionEvent(*self._when, va, size, self._machine.cpl))
@@ -197,6 +249,9 @@ class Notices:
 
     _RECEIVERS: Final[dict[int, Callable[..., None]]] = {
         Event.TLB_MISS: _miss,
+        Event.TLB_HIT: _hit,
+        Event.MODE_SWITCH: _mode_switch,
+        Event.TABLE_FULL: _table_full,
         Event.PAGE_WALK: _walk,
         Event.ACCESS: _access,
         Event.INSTRUCTION: _instruction,
@@ -206,3 +261,10 @@ class Notices:
         Event.RDTSCP: _rdtscp,
         Event.CACHE_FILL: _cache_fill,
     }
+
+
+def _signed_span(span: tuple[int, int] | None) -> tuple[int, int]:
+    """First and last address of a span as native code compares them; one across both halves is everything."""
+    first, last = span or (0, MASK64)
+    whole = first >> 63 != last >> 63
+    return (1 << 63, MASK64 >> 1) if whole else (first, last)

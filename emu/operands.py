@@ -62,6 +62,7 @@ def load(machine: Machine, va: int, size: int, *, stack: bool = False) -> bytes:
     """One load. Raises #PF, and #SS or #GP for an address that is not canonical."""
     pieces = _translate(machine, va, size, Access.READ, stack)
     machine.state.reads += 1
+    machine.notices.accessed(Access.READ, va, size, pieces[0][0])
     for pa, n in pieces:
         machine.caches.touch(pa, n, CacheUse.READ)
     return b"".join(machine.ram.read(pa, n) for pa, n in pieces)
@@ -71,6 +72,7 @@ def store(machine: Machine, va: int, data: bytes, *, stack: bool = False) -> Non
     """One store; nothing is written if any of it is refused. Raises what `load` raises."""
     pieces = _translate(machine, va, len(data), Access.WRITE, stack)
     machine.state.writes += 1
+    machine.notices.accessed(Access.WRITE, va, len(data), pieces[0][0])
     for pa, n in pieces:
         machine.caches.touch(pa, n, CacheUse.WRITE)
         machine.ram.write(pa, data[:n])

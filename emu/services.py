@@ -15,6 +15,7 @@ from .counting import find_place
 from .cycles import now, read_time_stamp
 from .native import call, entry, native, words
 from .pte import ADDRESS_MASK, INDEX_MASK, PAGE_SIZE, Access, Pte
+from .recorder import COMMON_SIZE, record
 from .records import state_at
 from .soft_tlb import flush_soft_tlb
 from .state import Fault
@@ -195,15 +196,14 @@ def descend_entry(state: Any, direct_map: Any, table: Any, va: Any, level: Any, 
     """Follow page tables by loads of the kernel's, from the table of one level down to the level `last`.
 
     `direct_map` is where physical memory begins in virtual memory. Returns the physical address of the entry for `va`
-    at that level, or of the one above it that is not present or maps a huge page, or'ed with its level; -1 with the
-    fault in the state.
+    at that level, or of the one above it that is not present, or'ed with its level; -1 with the fault in the state.
     """
     s = state_at(state, 0)
     pa = _place(table, va, level)
     while level > last:
         if not _load(s, direct_map + pa, READ):
             return -1
-        if not s.loaded & P or s.loaded & PS:
+        if not s.loaded & P:
             break
         level -= 1
         pa = _place(s.loaded & ADDRESS_MASK, va, level)
@@ -278,6 +278,15 @@ def invalidate_entry(state: Any, va: Any, pcid: Any, globals_too: Any) -> None:
 def deliver_entry(state: Any, vector: Any, error_code: Any, is_software: Any) -> Any:
     """Deliver an interrupt or exception (error code -1: none). 0 with the second exception pending."""
     return 1 if deliver(state_at(state, 0), vector, error_code, is_software) else 0
+
+
+@entry(void(word, word, word, word, word))
+def record_entry(state: Any, kind: Any, va: Any, values: Any, extra: Any) -> None:
+    """Record what Python has done for the processor: the upper half of a row's last common word, and what follows."""
+    s = state_at(state, 0)
+    row = record(s, kind, va, values & 0xFFFF, (values >> 16) & 0xFF, values >> 24)
+    if row and s.tables[kind].row_size > COMMON_SIZE:
+        words(row)[0] = extra
 
 
 @entry(word(word, word))

@@ -27,6 +27,7 @@ __all__ = [
     "Engine",
     "Event",
     "Fault",
+    "RecordTable",
     "State",
     "Stop",
     "Tail",
@@ -118,6 +119,9 @@ class Event(IntEnum):
     RDTSC = 9
     RDTSCP = 10
     CACHE_FILL = 11
+    TLB_HIT = 12
+    MODE_SWITCH = 13
+    TABLE_FULL = 14  # of a recording: Python empties it (-1: so many rows were recorded as were wanted)
 
 
 class TlbEntry(ctypes.Structure):
@@ -225,6 +229,19 @@ class Window(ctypes.Structure):
         ("instructions", c_uint64),
         ("loads", c_uint64),
         ("stores", c_uint64),
+    )
+
+
+class RecordTable(ctypes.Structure):
+    """Where rows of one kind of event are recorded (`recorder.py`)."""
+
+    _fields_ = (
+        ("rows", c_uint64),  # host address
+        ("row_size", c_uint64),  # bytes
+        ("used", c_uint64),  # rows
+        ("capacity", c_uint64),
+        ("is_ring", c_uint64),
+        ("laps", c_uint64),  # how often a ring began again
     )
 
 
@@ -399,8 +416,21 @@ class State(ctypes.Structure):
         ("crossing_va", c_uint64),  # an access whose second page is not there yet: told when it is; 0: none
         ("crossing_access", c_uint64),  # its kind | size << 8
         ("crossing_pa", c_uint64),
+        ("is_unicorns", c_uint64),  # Unicorn asks for a page: an access of the guest's that hits is seen elsewhere
+        ("filled_page", c_uint64),  # a page that the DTLB did not hold, | 1, until its access: that is no hit
+        ("fetched_page", c_uint64),  # the same of the ITLB, until an instruction of it
         # events: bit n set when event kind n has a listener
         ("listeners", c_uint64),
+        ("told_va", c_uint64),  # the instruction that was told before Unicorn was left; all ones: none
+        ("access_first", c_uint64),  # listeners want accesses to these addresses, as signed numbers
+        ("access_last", c_uint64),
+        # recordings: bit n set when event kind n is recorded
+        ("recorded", c_uint64),
+        ("records_user_only", c_uint64),
+        ("tables", RecordTable * 16),  # by Event
+        ("sequence", c_uint64),  # rows of all tables together
+        ("last_sequence", c_uint64),  # no more rows than these; all ones: no limit
+        ("pid", c_uint64),
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 from .cache import touch
 from .native import call, native, words
 from .pte import ADDRESS_MASK, IMPLICIT, Access, Rflags
-from .records import state_at  # noqa: F401 - the record type must exist before these functions compile
+from .recorder import record_cr3_write, tell_mode
 from .soft_tlb import flush_soft_tlb
 from .state import FETCHED, Event, Fault
 from .tlb import ANY, PCID_MASK, invalidate, leaf_shift
@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 CR3_EVENTS: Final = 1 << Event.CR3_WRITE | 1 << Event.TLB_FLUSH
+MODE_BIT: Final = 1 << Event.MODE_SWITCH
 NOFLUSH_MASK: Final = (1 << 63) - 1
 READ, WRITE = int(Access.READ), int(Access.WRITE)
 RAX, RCX, RSP, R11, RIP = 0, 1, 4, 11, 16
@@ -84,6 +85,8 @@ def account(s: Any) -> None:
 def switch_mode(s: Any, cpl: Any) -> None:
     """Change the privilege level. Unicorn must ask again for every page, because other rights hold now."""
     account(s)
+    if s.cpl != cpl and (s.listeners | s.recorded) & MODE_BIT:
+        tell_mode(s, cpl)
     s.cpl = cpl
     s.counted_as = cpl
     s.fetch_page = 0
@@ -266,6 +269,7 @@ def write_cr3(s: Any, register: Any) -> Any:
         invalidate(s, ANY, s.pcid, False)
         s.cr3_flushing += 1
         s.cr3_cycles += s.cost_cr3_flush
+    record_cr3_write(s, value, not keeps)
     flush_soft_tlb(s)
     return True
 

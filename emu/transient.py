@@ -169,14 +169,14 @@ class Transient:
             self._core = _Core(self._machine, self._window, self._code)
         s, w = self._state, self._window
         kept = [(at, ctypes.string_at(at, size)) for at, size in self._kept()]
-        listeners, walks = s.listeners, sum(s.walks_by)
+        listeners, recorded, walks = s.listeners, s.recorded, sum(s.walks_by)
         w.clock = self._machine.clock.now
         w.instructions = w.loads = w.stores = w.frame_count = 0
-        s.in_window, s.listeners = 1, 0
+        s.in_window, s.listeners, s.recorded = 1, 0, 0
         self._core.take_over()
         end = self._execute(self._core)
         walks = sum(s.walks_by) - walks
-        s.in_window, s.listeners = 0, listeners
+        s.in_window, s.listeners, s.recorded = 0, listeners, recorded
         for at, data in kept:
             ctypes.memmove(at, data, len(data))
         self._tell(cause, address, end, walks)

@@ -16,7 +16,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from .native import native
-from .pte import Access, Pte
+from .pte import IMPLICIT, Access, Pte
+from .recorder import hit, is_recorded, record, record_walk
 from .records import entry_at, notify
 from .soft_tlb import drop_range, flush_soft_tlb
 from .state import Event, Fault, TlbKind
@@ -98,6 +99,8 @@ def _walk(s: Any, va: Any, access: Any) -> Any:
     leaf = walk(s, va, access)
     if (s.listeners >> PAGE_WALK) & 1:
         notify(s, PAGE_WALK, va, access, leaf)
+    if is_recorded(s, PAGE_WALK):
+        record_walk(s, va, access, leaf)
     return leaf
 
 
@@ -108,6 +111,7 @@ def _second_level(s: Any, va: Any, access: Any) -> Any:
     if number >= 0:
         array = s.arrays[number]
         use(s, array, index)
+        hit(s, va, access, STLB)
         return entry_at(array.entries, index).leaf
     s.misses[STLB] += 1
     leaf = _walk(s, va, access)
@@ -124,10 +128,14 @@ def _lookup(s: Any, kind: Any, va: Any, access: Any) -> Any:
         array = s.arrays[number]
         use(s, array, index)
         leaf = entry_at(array.entries, index).leaf
+        if not s.is_unicorns:
+            hit(s, va, access, kind)
         return leaf if permitted(s, leaf, access) else refuse(s, access, ERROR_P)
     s.misses[kind] += 1
     if (s.listeners >> TLB_MISS) & 1:
         notify(s, TLB_MISS, va, access, kind)
+    if is_recorded(s, TLB_MISS):
+        record(s, TLB_MISS, va, kind, 0 if access & IMPLICIT else s.cpl, access & KIND)
     leaf = _second_level(s, va, access)
     if not leaf:
         return 0
