@@ -205,7 +205,8 @@ class Mmu:
     def descend(self, direct_map: int, table: int, va: int, level: int, last: int) -> tuple[int, int]:
         """Follow page tables with loads, through a mapping of all memory at `direct_map`, from a `level` to the `last`.
 
-        Returns (physical address, level) of the entry for `va` there, or of the one above it that is not present.
+        Returns (physical address, level) of the entry for `va` there, or of the one above it that is not present or
+        maps a huge page.
         """
         found: int = self._descend(self._address, direct_map, table, va, level, last)
         if found < 0:

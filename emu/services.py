@@ -196,14 +196,15 @@ def descend_entry(state: Any, direct_map: Any, table: Any, va: Any, level: Any, 
     """Follow page tables by loads of the kernel's, from the table of one level down to the level `last`.
 
     `direct_map` is where physical memory begins in virtual memory. Returns the physical address of the entry for `va`
-    at that level, or of the one above it that is not present, or'ed with its level; -1 with the fault in the state.
+    at that level, or of the one above it that is not present or maps a huge page, or'ed with its level; -1 with the
+    fault in the state.
     """
     s = state_at(state, 0)
     pa = _place(table, va, level)
     while level > last:
         if not _load(s, direct_map + pa, READ):
             return -1
-        if not s.loaded & P:
+        if not s.loaded & P or s.loaded & PS:
             break
         level -= 1
         pa = _place(s.loaded & ADDRESS_MASK, va, level)

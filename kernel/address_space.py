@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Final
 
 from emu.pte import PAGE_SHIFT, PAGE_SIZE
 
+from .compound import HPAGE_PMD_SIZE
 from .exceptions import Errno
 from .layout import MMAP_BASE, MMAP_MIN_HINT, STACK_TOP, TASK_SIZE, page_align
 from .limits import INFINITY, Limits, Resource
 from .memory import PhysicalMemory
 from .memory_manager import MemoryManager
 from .page_table import PageTable
-from .pte import D, P, W, is_mapped, is_special, is_swap, pfn_of, swap_place
+from .pte import D, P, W, is_huge, is_mapped, is_special, is_swap, pfn_of, swap_place
 from .vma import Backing, Vma, VmaFlag, VmaSet
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["AddressSpace"]
 
 PAGE_MASK: Final = ~(PAGE_SIZE - 1)
-HUGE: Final = 2 << 20
 STACK_GUARD: Final = 256 * PAGE_SIZE
 """A stack does not grow closer than this to a mapping below it, unless that is inaccessible or a stack, too
 (stack_guard_gap; expand_downwards in mm/vma.c)."""
@@ -37,6 +37,7 @@ class AddressSpace:
 
     `heap_start` and `heap_end` are where brk began and where it stands; `stack_start` is the first stack pointer.
     `strings` are where its arguments and its environment begin and end: four addresses.
+    `thp_disable` is what PR_SET_THP_DISABLE said; `holds_huge_zero` says whether the huge page of zeros is mapped.
     `exe` is the program's file. `lock_future` are the flags that mlockall gives to what is mapped later.
     `context_id` is never used again; `tlb_generation` counts its changes (both for `asid.py`).
     """
@@ -55,6 +56,8 @@ class AddressSpace:
         self.tlb_generation = 0
         self.peak_pages = 0
         self.lock_future = 0
+        self.thp_disable = 0
+        self.holds_huge_zero = False
         self.faults_of_exec = 0
         self.exe: File | None = None
         self._last: tuple[Vma, ...] = ()
@@ -111,10 +114,10 @@ class AddressSpace:
         `huge` begins at a 2 MiB border if the size is a multiple of it, so that huge pages fit
         (thp_get_unmapped_area).
         """
-        if huge and not hint and size % HUGE == 0:
-            padded = self.vmas.gap(size + HUGE, self.manager.mmap_min_addr, self.mmap_base)
+        if huge and not hint and size % HPAGE_PMD_SIZE == 0:
+            padded = self.vmas.gap(size + HPAGE_PMD_SIZE, self.manager.mmap_min_addr, self.mmap_base)
             if padded is not None:
-                return (padded & -HUGE) + HUGE
+                return (padded & -HPAGE_PMD_SIZE) + HPAGE_PMD_SIZE
         if hint:
             hint = max(hint, MMAP_MIN_HINT, self.manager.mmap_min_addr)  # round_hint_to_min
         if 0 < hint <= TASK_SIZE - size and not self.vmas.overlapping(hint, hint + size):
@@ -169,6 +172,7 @@ class AddressSpace:
         found = self.vmas.overlapping(start, end)
         if found and len(self.vmas) >= self.manager.max_map_count and found[0].start < start and end < found[0].end:
             raise Errno(errno.ENOMEM)  # it would split one VMA into two
+        self.manager.huge.split_borders(self, start, end)
         for piece in self.vmas.remove(start, end):
             self.forget(piece)
         if found:
@@ -223,6 +227,8 @@ class AddressSpace:
         is_other = below is not None and below.prot and not below.flags & VmaFlag.GROWS_DOWN
         if below is not None and is_other and start - below.end < STACK_GUARD:
             return None
+        if vma.anon_vma is None:
+            self.vmas.prepare_anon_vma(vma)
         more = (vma.start - start) >> PAGE_SHIFT
         try:
             self.check_locked(more, vma.flags)
@@ -242,13 +248,21 @@ class AddressSpace:
 
         In any other order the hardware could still reach a frame that already belongs to somebody else.
         """
-        memory, dropped = self.manager.memory, []
-        for va, entry, pte in list(self.page_table.leaves(start, end)):
-            memory.store64(pte, 0)
+        memory, huge, dropped = self.manager.memory, self.manager.huge, []
+        huge.split_borders(self, start, end)
+        tables: list[int] = []
+        for va, entry, place in list(self.page_table.leaves(start, end)):
+            if is_huge(entry):
+                tables += huge.take_out(self, place)
+            else:
+                memory.store64(place, 0)
             dropped.append((va, entry))
-        tables = self._unlink_tables(start, end) if free_tables else []
+        if free_tables:
+            tables += self._unlink_tables(start, end)
         if dropped:
-            self.manager.tlb.flush(self, dropped[0][0], dropped[-1][0] + PAGE_SIZE, why)
+            entries = [entry for _, entry in dropped]
+            size = min(map(huge.size_of, entries)) if all(map(is_huge, entries)) else PAGE_SIZE
+            self.manager.tlb.flush(self, dropped[0][0], dropped[-1][0] + huge.size_of(entries[-1]), why, size=size)
         elif tables:
             self.manager.tlb.flush(self, start, start + PAGE_SIZE, why)  # the walker's caches know them
         for va, entry in dropped:
@@ -262,7 +276,9 @@ class AddressSpace:
 
     def drop(self, va: int, entry: int) -> None:
         """Let go of what an entry held, which the TLB has forgotten already."""
-        if is_mapped(entry) and not is_special(entry):
+        if is_huge(entry) and not is_special(entry):
+            self.manager.pages.unmap_entire(pfn_of(entry), self, va)
+        elif is_mapped(entry) and not is_special(entry):
             self.manager.pages.unmap(pfn_of(entry), self, va, dirty=entry & D != 0)
         elif is_swap(entry):
             self.manager.swap.drop(swap_place(entry)[1])
@@ -276,6 +292,7 @@ class AddressSpace:
             self.forget(vma)
         if self.exe is not None:
             self.exe.put()
+        self.manager.huge.put_zero_page(self)
         self.page_table.free()
 
     # --- looking ----------------------------------------------------------------------------------------------------
@@ -296,12 +313,13 @@ class AddressSpace:
         return sum(vma.pages for vma in self.vmas if vma.flags & VmaFlag.LOCKED)
 
     def resident(self, memory: PhysicalMemory | None = None) -> int:
-        """Pages that are present now; by default looking has no effect."""
+        """Pages of 4 KiB that are present now; by default looking has no effect."""
         plain = memory or self.manager.early
         return sum(
-            is_mapped(entry) and not is_special(entry)
+            self.manager.huge.size_of(entry) >> PAGE_SHIFT
             for vma in self.vmas
             for _, entry, _ in self.page_table.leaves(vma.start, vma.end, plain)
+            if is_mapped(entry) and not is_special(entry)
         )
 
     def swapped(self) -> int:

@@ -115,15 +115,15 @@ class TlbContexts:
 
     # --- flushing ---------------------------------------------------------------------------------------------------
 
-    def flush(self, mm: AddressSpace, start: int, end: int, why: str) -> None:
-        """Make the TLB forget pages of an address space (flush_tlb_mm_range)."""
+    def flush(self, mm: AddressSpace, start: int, end: int, why: str, *, size: int = PAGE_SIZE) -> None:
+        """Make the TLB forget pages of an address space, all of one `size` (flush_tlb_mm_range)."""
         if why in self.skip:
             return
         mm.tlb_generation += 1
         if mm is not self.loaded:
             return
-        if (end - start) // PAGE_SIZE <= FLUSH_CEILING:
-            for va in range(start, end, PAGE_SIZE):
+        if (end - start) // size <= FLUSH_CEILING:
+            for va in range(start, end, size):
                 self._flush_one_user(va)
         else:
             self._invalidate_user_asid()

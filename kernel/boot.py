@@ -17,9 +17,11 @@ from emu.machine import Machine
 from emu.pte import PAGE_SHIFT, PAGE_SIZE, Cr4, Efer, Pte, Rflags
 
 from .asid import TlbContexts
+from .compound import STRUCT_PAGE_SIZE
 from .entry import STUB, KernelText
 from .exceptions import Errno
 from .frames import FrameAllocator
+from .huge_memory import HugeMemory
 from .layout import (
     DF_STACK_VA,
     DIRECT_MAP,
@@ -36,7 +38,7 @@ from .memory import EarlyMemory, KernelMemory
 from .memory_manager import MemoryManager
 from .overcommit import Overcommit
 from .page_table import PageTable
-from .pages import STRUCT_PAGE_SIZE, Pages
+from .pages import Pages
 from .pti import kernel_flags, map_trampoline
 from .swap import Swap
 from .swap_device import SwapDevice
@@ -153,6 +155,7 @@ def _memory_manager(
         Overcommit(frames.total, lambda: swap.total),
         zero_pfn,
         swap,
+        HugeMemory(machine, memory, frames, pages, tlb, zero_pfn),
     )
 
 

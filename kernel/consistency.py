@@ -19,15 +19,17 @@ same way (validate_mm in mm/vma.c, mm/debug_vm_pgtable.c).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from emu.pte import PAGE_SIZE
 
 from .address_space import AddressSpace
+from .compound import Compound, Mapping
 from .layout import TASK_SIZE
-from .pages import Mapping
-from .pte import P, W, is_mapped, is_special, pfn_of
+from .pte import P, W, is_huge, is_mapped, is_special, pfn_of
 from .vma import VmaFlag
 
 if TYPE_CHECKING:
@@ -35,13 +37,19 @@ if TYPE_CHECKING:
 
 __all__ = ["inconsistencies"]
 
-Mappings = dict[int, list[Mapping]]
+
+@dataclass(slots=True)
+class Mappings:
+    """What the entries map: frames, by PTEs, and compound pages as a whole, by entries of upper levels."""
+
+    parts: dict[int, list[Mapping]] = field(default_factory=dict)
+    entire: dict[int, list[Mapping]] = field(default_factory=dict)
 
 
 def inconsistencies(kernel: Kernel) -> list[str]:
     """What does not agree, a sentence each; nothing if the kernel is right. Looking changes no state, only counters."""
     spaces = {p.mm: None for p in kernel.processes if p.alive or p is kernel.held}
-    mappings: Mappings = {}
+    mappings = Mappings()
     found: list[str] = []
     with kernel.kernel_mode():
         for mm in spaces:
@@ -50,8 +58,11 @@ def inconsistencies(kernel: Kernel) -> list[str]:
             users = sum(process.mm is mm for process in kernel.processes if process.alive or process is kernel.held)
             if mm.users != users:
                 found.append(f"an address space has {users} users, {mm.users} are counted")
-        for pfn, mapped in mappings.items():
-            found += _frame(kernel, pfn, mapped)
+        for pfn, mapped in mappings.parts.items():
+            if kernel.pages.compound(pfn) is None:
+                found += _frame(kernel, pfn, mapped)
+        for compound in kernel.pages.compounds.values():
+            found += _compound(kernel, compound, mappings)
         found += _totals(kernel, list(spaces), mappings)
     return found
 
@@ -69,8 +80,9 @@ def _promises(mm: AddressSpace) -> Iterator[str]:
 
 
 def _deliveries(mm: AddressSpace, mappings: Mappings) -> Iterator[str]:
-    """Every entry keeps a promise, and permits no more than it."""
-    pages, zero = mm.manager.pages, mm.manager.zero_pfn
+    """Every entry keeps a promise, and permits no more than it. Each huge page that can be split has a table for it."""
+    pages, zero = mm.manager.pages, {mm.manager.zero_pfn, mm.manager.huge.zero_pfn}
+    huge = 0
     for va, entry, _ in mm.page_table.leaves(0, TASK_SIZE, mm.manager.early):
         vma = mm.vmas.find(va)
         if vma is None:
@@ -80,14 +92,20 @@ def _deliveries(mm: AddressSpace, mappings: Mappings) -> Iterator[str]:
             yield f"the entry at {va:#x} permits writing, its VMA does not"
         if entry & P and not vma.flags & VmaFlag.RIGHTS:
             yield f"the entry at {va:#x} permits access, its VMA does not"
+        if is_huge(entry):
+            huge += mm.manager.huge.is_transparent(entry)
+            if va + mm.manager.huge.size_of(entry) > vma.end:
+                yield f"the huge page at {va:#x} is larger than its VMA"
         if is_mapped(entry) and is_special(entry):
-            if pfn_of(entry) != zero or entry & W:
+            if pfn_of(entry) not in zero or entry & W:
                 yield f"the special entry at {va:#x} is not the read-only zero page"
         elif is_mapped(entry):
             pfn = pfn_of(entry)
-            mappings.setdefault(pfn, []).append((mm, va))
+            (mappings.entire if is_huge(entry) else mappings.parts).setdefault(pfn, []).append((mm, va))
             if entry & W and not vma.flags & VmaFlag.SHARED and not pages.is_exclusive(pfn):
                 yield f"the private page at {va:#x} can be written, but is not exclusive"
+    if mm.page_table.deposited != huge:
+        yield f"{huge} huge pages can be split, {mm.page_table.deposited} tables are put aside for that"
 
 
 def _frame(kernel: Kernel, pfn: int, mapped: list[Mapping]) -> Iterator[str]:
@@ -104,6 +122,37 @@ def _frame(kernel: Kernel, pfn: int, mapped: list[Mapping]) -> Iterator[str]:
         yield f"frame {pfn:#x} is exclusive and mapped {len(mapped)} times"
 
 
+def _compound(kernel: Kernel, compound: Compound, mappings: Mappings) -> Iterator[str]:
+    """The head of a compound page counts all of its mappings, each frame those of its own."""
+    pages, name = kernel.pages, f"compound page {compound.head:#x}"
+    frames = range(compound.head, compound.head + compound.frames) if compound.is_transparent else ()
+    entire = mappings.entire.get(compound.head, [])
+    parts = [mapping for pfn in frames for mapping in mappings.parts.get(pfn, [])]
+    if sorted(compound.entire, key=_order) != sorted(entire, key=_order):
+        yield f"{name} is mapped as a whole {len(entire)} times, its reverse mapping has {len(compound.entire)}"
+    for pfn in frames:
+        mapped = mappings.parts.get(pfn, [])
+        if sorted(pages.mappings(pfn), key=_order) != sorted(mapped, key=_order):
+            yield f"frame {pfn:#x} of a compound page is mapped {len(mapped)} times, and its reverse mapping differs"
+        if pages.mapcount(pfn) != len(mapped) + len(entire):
+            yield f"frame {pfn:#x} of a compound page counts {pages.mapcount(pfn)} mappings"
+    if (compound.parts, compound.mappings) != (len(parts), len(parts) + len(entire)):
+        yield f"{name} has {len(parts)} mapped parts, {compound.parts} are counted"
+    if compound.spaces != Counter(mm for mm, _ in (*entire, *parts)):
+        yield f"{name} does not know who maps it"
+    if pages.refcount(compound.head) != compound.mappings + compound.is_cached:
+        yield f"{name} has {compound.mappings} mappings, and {pages.refcount(compound.head)} references"
+    if compound.is_transparent and pages.is_exclusive(compound.head) and len(entire) > 1:
+        yield f"{name} is exclusive and mapped {len(entire)} times"
+    if (
+        parts
+        and not entire
+        and not all(pfn in mappings.parts for pfn in frames)
+        and compound.head not in pages.deferred
+    ):
+        yield f"{name} is mapped in parts only, and nobody remembers to split it"
+
+
 def _order(mapping: Mapping) -> tuple[int, int]:
     mm, va = mapping
     return mm.context_id, va
@@ -111,12 +160,16 @@ def _order(mapping: Mapping) -> tuple[int, int]:
 
 def _totals(kernel: Kernel, spaces: list[AddressSpace], mappings: Mappings) -> Iterator[str]:
     pages = kernel.pages
-    anonymous = sum(pages.is_anonymous(pfn) for pfn in mappings)
+    small = [pfn for pfn in mappings.parts if pages.compound(pfn) is None]
+    huge = sum(compound.frames for compound in pages.compounds.values() if compound.is_transparent)
+    anonymous = sum(map(pages.is_anonymous, small)) + huge
     unmapped = kernel.manager.swap.unmapped
     if pages.anonymous != anonymous + unmapped:
         yield f"{anonymous} anonymous pages are mapped, {pages.anonymous - unmapped} are counted"
-    if pages.mapped_frames != len(mappings):
-        yield f"{len(mappings)} frames are mapped, the reverse mapping knows {pages.mapped_frames}"
+    whole = {pfn + part for pfn in mappings.entire for part in range(pages.frames_of(pfn))}
+    mapped = len(whole | mappings.parts.keys())
+    if pages.mapped_frames != mapped:
+        yield f"{mapped} frames are mapped, the reverse mapping knows {pages.mapped_frames}"
     promised = sum(vma.pages for mm in spaces for vma in mm.vmas if vma.flags & VmaFlag.ACCOUNT)
     if kernel.manager.overcommit.committed != promised:
         yield f"{promised} pages are promised, {kernel.manager.overcommit.committed} are counted"

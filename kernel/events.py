@@ -12,6 +12,7 @@ __all__ = [
     "ExecEvent",
     "ExitEvent",
     "ForkEvent",
+    "HugePageEvent",
     "OomKill",
     "PageFaultEvent",
     "ReclaimEvent",
@@ -110,6 +111,21 @@ class CopyOnWrite(Event):
     address: int
     old: int
     new: int
+
+
+@event("huge_page")
+@dataclass(frozen=True, slots=True)
+class HugePageEvent(Event):
+    """Something happened to the huge page of `size` bytes whose first frame is `pfn`. `kind` says what:
+
+    `fault` (a new one), `zero` (the one of zeros), `cow` (a copy), `collapse` (small pages became one), `split` (one
+    PMD became a table), `split_page` (the frames became single pages).
+    """
+
+    address: int
+    kind: str
+    pfn: int
+    size: int
 
 
 @event("swap_out")

@@ -41,6 +41,7 @@ def execve(kernel: Kernel, process: Process, file: File, path: str, argv: list[s
     """Run a program in place of the present one. Takes over the file. Raises Errno, with nothing changed."""
     image, argv, file = _load(kernel, file, path, argv, 0)
     new = AddressSpace(kernel.manager)
+    new.thp_disable = process.mm.thp_disable
     try:
         pointer = load_program(kernel, new, file, image, argv, envp)
     except InputError:

@@ -12,18 +12,20 @@
 from __future__ import annotations
 
 import errno
-from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
 from emu.pte import PAGE_SHIFT, PAGE_SIZE, ErrorCode, Pte
 
 from .address_space import AddressSpace
+from .compound import HPAGE_PMD_NR, HPAGE_PMD_SIZE
 from .events import CopyOnWrite, PageFaultEvent, SwapIn
 from .exceptions import Errno
+from .fault_result import FaultResult
+from .huge_memory import HPAGE_MASK
 from .layout import TASK_SIZE
 from .oom import out_of_memory
 from .pte import SPECIAL, SWAP_EXCLUSIVE, is_special, is_swap, pfn_of, swap_place, user_pte
-from .vma import AnonVma, Backing, Vma, VmaFlag
+from .vma import Backing, Vma, VmaFlag
 
 if TYPE_CHECKING:
     from .kernel import Kernel
@@ -35,33 +37,7 @@ PAGE_MASK: Final = ~(PAGE_SIZE - 1)
 FAULT_AROUND: Final = 16 * PAGE_SIZE
 """fault_around_bytes, mm/memory.c."""
 WRITE, FETCH = int(ErrorCode.W), int(ErrorCode.I)
-WRITABLE, DIRTY = int(Pte.W), int(Pte.D)
-
-
-class FaultResult(Enum):
-    """How a page fault ended."""
-
-    DEMAND_ZERO = auto()  # a new page of zeros
-    ZERO_PAGE = auto()  # read before it was ever written: the zero page that all share
-    STACK_GROWTH = auto()  # a new page of a stack that was extended for it
-    FILE = auto()  # a page of a file, from the page cache
-    COPY_ON_WRITE = auto()  # a copy of a page that others read, too
-    REUSE = auto()  # nobody else has it any more: no copy needed
-    SWAP_IN = auto()  # read from the swap device
-    SWAP_CACHE = auto()  # out of this page table, but still, or again, in memory
-    SPURIOUS = auto()  # the entry already permits the access
-    RETRY = auto()  # the page is on its way from the swap device: again when it is there (VM_FAULT_RETRY)
-    BAD_ADDRESS = auto()  # nothing was promised here: SIGSEGV, SEGV_MAPERR
-    BAD_ACCESS = auto()  # promised, but not this: SIGSEGV, SEGV_ACCERR
-    BUS_ERROR = auto()  # beyond the end of the file: SIGBUS, BUS_ADRERR
-    OUT_OF_MEMORY = auto()
-
-    def __init__(self, _number: int) -> None:
-        self.resolved = self._name_ not in ("RETRY", "BAD_ADDRESS", "BAD_ACCESS", "BUS_ERROR", "OUT_OF_MEMORY")
-        """Whether the access will succeed when it is repeated."""
-        self.copies = self._name_ in ("COPY_ON_WRITE", "REUSE")
-        self.major = self._name_ == "SWAP_IN"
-        """Whether a device had to be read."""
+WRITABLE, DIRTY, HUGE = int(Pte.W), int(Pte.D), int(Pte.PS)
 
 
 class FaultHandler:
@@ -174,8 +150,37 @@ class FaultHandler:
             self.counts["spurious"] += 1
 
     def _handle_mm_fault(self, mm: AddressSpace, vma: Vma, va: int, error_code: int) -> FaultResult:
-        """The entry says what is missing. Raises Errno: ENOMEM, EFAULT beyond the end of a file, EIO."""
-        pte = mm.page_table.make_entry(va)
+        """Follow the tables to where they end: at a huge page, at a PMD where one may come, or at a PTE.
+
+        Raises Errno: ENOMEM, EFAULT beyond the end of a file, EIO.
+        """
+        table, huge = mm.page_table, self._manager.huge
+        place, level = table.find(va)
+        if level > 1:
+            may_come = huge.covers(vma, va) and huge.is_allowed(mm, vma)
+            if may_come or table.huge_leaves:
+                result = self._handle_pmd_fault(mm, vma, va, place, error_code, may_come=may_come)
+                if result is not None:
+                    return result
+                place, level = table.find(va)
+            if level > 1:
+                place = table.extend(va, place, level)
+        return self._handle_pte_fault(mm, vma, va, place, error_code)
+
+    def _handle_pmd_fault(
+        self, mm: AddressSpace, vma: Vma, va: int, place: int, error_code: int, *, may_come: bool
+    ) -> FaultResult | None:
+        """The walk ended above the PTEs: a huge page is there, or it may come. None: small pages shall serve."""
+        entry = self._memory.load64(place)
+        if not entry:
+            return self._create_huge_pmd(mm, vma, va & HPAGE_MASK, error_code) if may_come else None
+        if error_code & WRITE and not entry & WRITABLE:
+            return self._wp_huge_pmd(mm, vma, va, place, entry)
+        self._memory.store64(place, entry | int(Pte.A) | (DIRTY if error_code & WRITE else 0))
+        return FaultResult.SPURIOUS
+
+    def _handle_pte_fault(self, mm: AddressSpace, vma: Vma, va: int, pte: int, error_code: int) -> FaultResult:
+        """The entry says what is missing."""
         entry = self._memory.load64(pte)
         if not entry:
             if vma.backing is None:
@@ -187,6 +192,80 @@ class FaultHandler:
             return self._do_wp_page(mm, vma, va, pte, entry)
         self._memory.store64(pte, entry | int(Pte.A) | (DIRTY if error_code & WRITE else 0))
         return FaultResult.SPURIOUS
+
+    # --- huge pages -------------------------------------------------------------------------------------------------
+
+    def _create_huge_pmd(self, mm: AddressSpace, vma: Vma, va: int, error_code: int) -> FaultResult | None:
+        """A huge page of zeros, if there is one to be had (do_huge_pmd_anonymous_page). Raises Errno(ENOMEM)."""
+        huge = self._manager.huge
+        if vma.anon_vma is None:
+            mm.vmas.prepare_anon_vma(vma)
+        if not error_code & WRITE and huge.use_zero_page:
+            zero = huge.zero_page(mm)
+            if zero is None:
+                huge.counts["fault_fallback"] += 1
+                return None
+            pmd = mm.page_table.make_entry(va, level=2)
+            mm.page_table.deposit()
+            mm.page_table.set_huge(pmd, user_pte(zero, vma.flags) | SPECIAL | HUGE)
+            huge.tell("zero", va, zero)
+            return FaultResult.HUGE_ZERO_PAGE
+        pfn = self._new_huge_page(mm, vma, va)
+        if pfn is None:
+            return None
+        self._install_huge(mm, vma, va, pfn)
+        huge.tell("fault", va, pfn)
+        return FaultResult.HUGE_PAGE
+
+    def _new_huge_page(self, mm: AddressSpace, vma: Vma, va: int) -> int | None:
+        """A huge page of zeros, and a table for the day when it is split (vma_alloc_anon_folio_pmd)."""
+        huge = self._manager.huge
+        try:
+            pfn = self._pages.allocate_huge(mm, va, reclaim=huge.may_reclaim(vma))
+        except Errno:
+            huge.counts["fault_fallback"] += 1
+            return None
+        self._memory.clear_frames(pfn, HPAGE_PMD_NR)
+        huge.counts["fault_alloc"] += 1
+        return pfn
+
+    def _install_huge(self, mm: AddressSpace, vma: Vma, va: int, pfn: int) -> None:
+        """Map a new huge page (map_anon_folio_pmd). Raises Errno(ENOMEM)."""
+        try:
+            pmd = mm.page_table.make_entry(va, level=2)
+            mm.page_table.deposit()
+        except Errno:
+            self._pages.unmap_entire(pfn, mm, va)
+            raise
+        mm.page_table.set_huge(pmd, user_pte(pfn, vma.flags, dirty=True) | HUGE)
+
+    def _wp_huge_pmd(self, mm: AddressSpace, vma: Vma, va: int, pmd: int, entry: int) -> FaultResult | None:
+        """A write to a huge page that is mapped read-only (do_huge_pmd_wp_page). None: it was split, and only the small
+        page that is written will be copied.
+        """
+        pfn, start, huge = pfn_of(entry), va & HPAGE_MASK, self._manager.huge
+        if is_special(entry):
+            return self._write_huge_zero(mm, vma, start, pmd)
+        if self._pages.is_exclusive(pfn) or self._pages.refcount(pfn) == 1:
+            self._pages.set_exclusive(pfn)
+            self._memory.store64(pmd, user_pte(pfn, vma.flags, dirty=True) | HUGE)
+            self._tell_copy(start, pfn, pfn)
+            return FaultResult.REUSE
+        huge.split_pmd(mm, va)
+        return None
+
+    def _write_huge_zero(self, mm: AddressSpace, vma: Vma, va: int, pmd: int) -> FaultResult | None:
+        """A write to the huge page of zeros: a page of its own, or small ones (do_huge_zero_wp_pmd)."""
+        huge = self._manager.huge
+        pfn = self._new_huge_page(mm, vma, va)
+        if pfn is None:
+            huge.split_pmd(mm, va)
+            return None
+        # The place of the page of zeros has a table put aside already.
+        self._memory.store64(pmd, user_pte(pfn, vma.flags, dirty=True) | HUGE)
+        self._manager.tlb.flush(mm, va, va + HPAGE_PMD_SIZE, "cow", size=HPAGE_PMD_SIZE)
+        huge.tell("fault", va, pfn)
+        return FaultResult.HUGE_PAGE
 
     # --- anonymous memory -------------------------------------------------------------------------------------------
 
@@ -206,7 +285,7 @@ class FaultHandler:
 
     def _new_page(self, mm: AddressSpace, vma: Vma, va: int) -> int:
         if vma.anon_vma is None:
-            _prepare_anon_vma(mm, vma)
+            mm.vmas.prepare_anon_vma(vma)
         return self._pages.allocate_mapped(mm, va)
 
     # --- files ------------------------------------------------------------------------------------------------------
@@ -288,7 +367,7 @@ class FaultHandler:
             return False
         if self._pages.is_exclusive(pfn):
             return True
-        if self._pages.refcount(pfn) > 1 or self._manager.swap.is_shared(pfn):
+        if not self._pages.is_alone(pfn) or self._manager.swap.is_shared(pfn):
             return False
         self._manager.swap.forget(pfn)
         self._pages.set_exclusive(pfn)
@@ -324,7 +403,7 @@ class FaultHandler:
     def _map_swapped(self, mm: AddressSpace, vma: Vma, va: int, pfn: int, *, exclusive: bool) -> bool:
         """Note who maps a page of the swap cache. Whether it was read for that."""
         if vma.anon_vma is None:
-            _prepare_anon_vma(mm, vma)
+            mm.vmas.prepare_anon_vma(vma)
         arrival = self._manager.swap.arrived(pfn)
         if arrival is None:
             self._pages.map(pfn, mm, va)
@@ -339,28 +418,6 @@ def _count_for(process: Process, result: FaultResult) -> None:
     """A process's own counts (mm_account_fault)."""
     process.major_faults += result.major
     process.minor_faults += result.resolved and not result.major
-
-
-def _prepare_anon_vma(mm: AddressSpace, vma: Vma) -> None:
-    """The first anonymous page of a VMA; a neighbour's mark is shared, so that the two can merge one day."""
-    lower, upper = mm.vmas.neighbours(vma)
-    for one, other, near in ((vma, upper, upper), (lower, vma, lower)):
-        if one is None or other is None or near is None or near.anon_vma is None:
-            continue
-        if not near.anon_vma.forked and _could_merge(one, other):
-            vma.anon_vma = near.anon_vma
-            return
-    vma.anon_vma = AnonVma()
-
-
-def _could_merge(lower: Vma, upper: Vma) -> bool:
-    """Whether two VMAs would be one if they had the same rights (anon_vma_compatible)."""
-    return (
-        lower.end == upper.start
-        and lower.backing is upper.backing
-        and not (lower.flags ^ upper.flags) & ~VmaFlag.RIGHTS
-        and lower.page_offset + lower.pages == upper.page_offset
-    )
 
 
 def access_permitted(vma: Vma, error_code: int) -> bool:

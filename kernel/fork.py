@@ -14,12 +14,13 @@ from emu.control import Msr
 from emu.pte import INDEX_MASK, PAGE_SHIFT, PAGE_SIZE, Pte
 
 from .address_space import AddressSpace
+from .compound import HPAGE_PMD_SIZE
 from .events import ForkEvent
 from .exceptions import Errno
 from .itimer import IntervalTimer
 from .limits import Resource
 from .process import PT_REGS, Process, Registers, Thread
-from .pte import SWAP_EXCLUSIVE, is_mapped, is_special, is_swap, pfn_of, swap_place
+from .pte import SWAP_EXCLUSIVE, is_huge, is_mapped, is_special, is_swap, pfn_of, swap_place
 from .signals import SS_DISABLE, AltStack
 from .vma import AnonVma, Vma, VmaFlag
 from .wait import WaitQueue
@@ -62,6 +63,7 @@ def dup_mm(old: AddressSpace) -> AddressSpace:
     new = AddressSpace(old.manager, old.limits)
     new.heap_start, new.heap_end, new.stack_start = old.heap_start, old.heap_end, old.stack_start
     new.stack_top, new.mmap_base = old.stack_top, old.mmap_base
+    new.thp_disable = old.thp_disable
     new.strings, new.data_size, new.exe = old.strings, old.data_size, old.exe.get() if old.exe else None
     try:
         for vma in list(old.vmas):
@@ -83,15 +85,19 @@ def _copy_vma(old: AddressSpace, new: AddressSpace, vma: Vma) -> None:
     anon = AnonVma(forked=True) if vma.anon_vma and not wiped else None
     new.add(replace(vma, flags=vma.flags & ~VmaFlag.LOCK_MASK, anon_vma=anon), merge=False)
     if vma.anon_vma and not wiped:  # else everything can be had again by a fault (vma_needs_copy)
-        _copy_entries(old, new, vma)
+        _copy_entries(old, new, vma, vma.start, vma.end)
 
 
-def _copy_entries(old: AddressSpace, new: AddressSpace, vma: Vma) -> None:
-    """Share every page of a VMA, read-only where it is private (copy_pte_range). Raises Errno(ENOMEM)."""
+def _copy_entries(old: AddressSpace, new: AddressSpace, vma: Vma, start: int, end: int) -> None:
+    """Share pages of a VMA, read-only where it is private (copy_pmd_range, copy_pte_range). Raises Errno(ENOMEM)."""
     memory, pages = old.manager.memory, old.manager.pages
     is_private = not vma.flags & VmaFlag.SHARED
     table, reached = 0, -1
-    for va, _, pte in list(old.page_table.leaves(vma.start, vma.end)):
+    for va, found, pte in list(old.page_table.leaves(start, end)):
+        if is_huge(found):
+            if not old.manager.huge.copy_pmd(new, va, pte):
+                _copy_entries(old, new, vma, va, va + HPAGE_PMD_SIZE)
+            continue
         if va >> TABLE_SHIFT != reached:  # once a table: its entries lie side by side
             table, reached = new.page_table.make_entry(va) & -PAGE_SIZE, va >> TABLE_SHIFT
         place = table + 8 * (va >> PAGE_SHIFT & INDEX_MASK)

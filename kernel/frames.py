@@ -24,6 +24,8 @@ __all__ = ["FrameAllocator"]
 
 MAX_ORDER: Final = 18
 """Largest block: 2**18 frames, 1 GiB."""
+COSTLY_ORDER: Final = 3
+"""Larger blocks are hard to get, and nobody may insist on them (PAGE_ALLOC_COSTLY_ORDER)."""
 
 
 class FreeBlocks(set[int]):
@@ -88,10 +90,17 @@ class FrameAllocator:
         """How many blocks of each order are free."""
         return [len(blocks) for blocks in self._free]
 
-    def allocate(self, order: int = 0) -> int:
-        """The first pfn of 2**order frames, aligned to their number. Raises Errno(ENOMEM)."""
+    def allocate(self, order: int = 0, *, reclaim: bool = True) -> int:
+        """The first pfn of 2**order frames, aligned to their number. Raises Errno(ENOMEM).
+
+        A large block is only had as long as enough is left for others; without `reclaim` that is the end of it
+        (__GFP_DIRECT_RECLAIM, zone_watermark_ok).
+        """
         if self.total - self.used - (1 << order) < self.low:
-            self.when_low(order)
+            if reclaim:
+                self.when_low(order)
+            if order > COSTLY_ORDER and self.total - self.used - (1 << order) < self.low:
+                raise Errno(errno.ENOMEM)
         for larger in range(order, MAX_ORDER + 1):
             if self._free[larger]:
                 pfn = self._free[larger].pop()
@@ -108,6 +117,11 @@ class FrameAllocator:
         while order > wanted:
             order -= 1
             self._free[order].add(pfn + (1 << order))
+
+    def split(self, pfn: int) -> None:
+        """Make what `allocate` returned single frames, each to be freed by itself (split_page)."""
+        order = self._allocated[pfn]
+        self._allocated.update(dict.fromkeys(range(pfn, pfn + (1 << order)), 0))
 
     def free(self, pfn: int) -> None:
         """Give back what `allocate` returned. Freeing anything else is a bug of the kernel's."""

@@ -44,6 +44,7 @@ from .files import FilesStruct, FileSystem, PageCache
 from .files.program import open_program
 from .files.sysctl import pid_max
 from .futex import Futexes
+from .huge_memory import ENABLED
 from .layout import KERNEL_STACK_PAGES, TASK_SIZE
 from .process import KernelStack, Process, first_registers
 from .reclaim import Reclaim
@@ -90,9 +91,10 @@ class Kernel:
     page when a program is loaded, so that nothing faults later. The guest's standard streams are `stdin`, `stdout` and
     `stderr` (binary files; by default empty and discarded). `root` is a directory of the host's that the guest sees as
     `/`, and `files` are files of the host's by guest path: read-only, unless the guest path ends with `:rw`; everything
-    else that the guest writes stays in its memory. `swap` is the size of the swap area, kept in `swap_file` if there is
-    one, as fast as `swap_device` (swap_device.py); `swap_policy` chooses what goes there (policies/). Raises InputError
-    if the machine's RAM is too small, or a file cannot be read.
+    else that the guest writes stays in its memory. `thp` says who gets transparent huge pages: "always", "madvise" or
+    "never" (huge_memory.py). `swap` is the size of the swap area, kept in `swap_file` if there is one, as fast as
+    `swap_device` (swap_device.py); `swap_policy` chooses what goes there (policies/). Raises InputError if the
+    machine's RAM is too small, or a file cannot be read.
     """
 
     def __init__(
@@ -110,6 +112,7 @@ class Kernel:
         stderr: BinaryIO | None = None,
         root: Path | None = None,
         files: Mapping[str, Path] | None = None,
+        thp: str = "madvise",
         swap: str | int = 0,
         swap_file: Path | None = None,
         swap_device: str = "nvme",
@@ -118,6 +121,8 @@ class Kernel:
         self.machine, self.events = machine, machine.events
         self.stdin, self.stdout, self.stderr = (stream or io.BytesIO() for stream in (stdin, stdout, stderr))
         self._populate = populate
+        if thp not in ENABLED:
+            raise InputError(f"thp {thp!r} is none of {', '.join(ENABLED)}")
         booted = boot(
             machine,
             pcid=pcid,
@@ -128,6 +133,7 @@ class Kernel:
         )
         self.text, self.percpu, self.manager = booted.text, booted.percpu, booted.manager
         self.frames, self.memory, self.pages = booted.manager.frames, booted.manager.memory, booted.manager.pages
+        self.manager.huge.enabled = thp
         self.page_cache = PageCache(self.memory, self.pages, self.manager.swap, self.frames.total // 2)
         self.reclaim = Reclaim(self, swap_policy, machine.seed)
         self.file_system = FileSystem(self, self.page_cache, self.nanoseconds, root, files or {})
@@ -362,6 +368,7 @@ class Kernel:
             while self._cached_stacks:
                 self.manager.vmalloc.free(self._cached_stacks.pop().bottom)
             self.file_system.close()
+            self.manager.huge.free_zero_page()
             self.manager.swap.close()
 
     @property
@@ -371,7 +378,8 @@ class Kernel:
         stacks = sum(pages for _, pages in self.manager.vmalloc.areas)
         tables = sum(mm.page_table.table_count for mm in spaces)
         tables += self.manager.kernel_half.table_count - self._boot_tables
-        return self.frames.used - self.boot_frames - stacks - tables - self.page_cache.pages - self.pages.anonymous
+        known = stacks + tables + self.page_cache.pages + self.pages.anonymous + self.manager.huge.kept_frames
+        return self.frames.used - self.boot_frames - known
 
     def leaks(self) -> dict[str, int]:
         """What is still there after `close`, by kind: nothing, if the kernel counts right."""
@@ -380,6 +388,8 @@ class Kernel:
             "page cache": self.page_cache.pages,
             "reverse mappings": self.pages.mapped_frames,
             "anonymous pages": self.pages.anonymous,
+            "compound pages": len(self.pages.compounds),
+            "partly mapped huge pages": len(self.pages.deferred),
             "swap slots": self.manager.swap.used,
             "pids": len(self._pids),
             "committed pages": self.manager.overcommit.committed,

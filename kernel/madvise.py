@@ -17,7 +17,7 @@ from .exceptions import Errno
 from .fault import FaultResult
 from .layout import TASK_SIZE, page_align
 from .mprotect import change_flags
-from .pte import is_mapped, is_special, is_swap, pfn_of, swap_place
+from .pte import is_huge, is_mapped, is_special, is_swap, pfn_of, swap_place
 from .vma import Vma, VmaFlag
 
 if TYPE_CHECKING:
@@ -94,11 +94,27 @@ def _dont_need_locked(kernel: Kernel, mm: AddressSpace, vma: Vma, start: int, en
     mm.release(start, end, "madvise")
 
 
-def _own_pages(mm: AddressSpace, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """(va, pfn) of the pages in a range that no other entry maps: reclaim asks nobody else about them."""
+def _own_pages(mm: AddressSpace, start: int, end: int, *, whole: bool = True) -> Iterator[tuple[int, int]]:
+    """(va, pfn) of the pages in a range that no other entry maps: reclaim asks nobody else about them.
+
+    Huge pages of which only a part is meant become single pages before; unless they may stay `whole`, all do.
+    """
+    _split_pages(mm, start, end, whole=whole)
     for va, entry, _ in list(mm.page_table.leaves(start, end)):
         if is_mapped(entry) and not is_special(entry) and mm.manager.pages.mapcount(pfn_of(entry)) == 1:
             yield va, pfn_of(entry)
+
+
+def _split_pages(mm: AddressSpace, start: int, end: int, *, whole: bool) -> None:
+    pages, huge = mm.manager.pages, mm.manager.huge
+    huge.split_borders(mm, start, end)
+    heads: dict[int, None] = {}
+    for _, entry, _ in list(mm.page_table.leaves(start, end)) if pages.compounds else ():
+        compound = pages.compound(pfn_of(entry)) if is_mapped(entry) and not is_special(entry) else None
+        if compound is not None and not compound.is_shared and not (whole and is_huge(entry)):
+            heads[compound.head] = None
+    for head in heads:
+        huge.split_page(head)
 
 
 @advice(8)
@@ -138,7 +154,7 @@ def _page_out(kernel: Kernel, mm: AddressSpace, vma: Vma, start: int, end: int) 
     """MADV_PAGEOUT: out with them now, as far as there is swap or a file."""
     if vma.flags & _NO_LRU:
         raise Errno(errno.EINVAL)
-    for _, pfn in _own_pages(mm, start, end):
+    for _, pfn in _own_pages(mm, start, end, whole=False):
         kernel.reclaim.reclaim_page(pfn, wait=True)
 
 

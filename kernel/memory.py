@@ -6,7 +6,7 @@ entry, of a frame or of a task goes through the direct map and so through the TL
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import Protocol
 
 from emu.machine import Machine
 from emu.pte import ADDRESS_MASK, INDEX_MASK, PAGE_SIZE, Pte
@@ -16,7 +16,7 @@ from .layout import DIRECT_MAP, direct_map
 
 __all__ = ["EarlyMemory", "KernelMemory", "PhysicalMemory"]
 
-PRESENT: Final = int(Pte.P)
+PRESENT, LARGE = int(Pte.P), int(Pte.PS)
 
 
 class PhysicalMemory(Protocol):
@@ -42,7 +42,7 @@ class PhysicalMemory(Protocol):
         """Follow page tables from the table of one level down to the level `last`.
 
         Returns (physical address, level) of the entry for `va` at that level, or of the one above it that is not
-        present.
+        present or maps a huge page.
         """
         ...
 
@@ -65,7 +65,7 @@ class EarlyMemory:
             if level == last:
                 return pa, level
             entry = self.load64(pa)
-            if not entry & PRESENT:
+            if not entry & PRESENT or entry & LARGE:
                 return pa, level
             table, level = entry & ADDRESS_MASK, level - 1
 
@@ -89,6 +89,16 @@ class KernelMemory:
     def clear_frame(self, pfn: int) -> None:
         """Fill a frame with zeros (clear_page)."""
         self._mmu.clear_page(direct_map(pfn * PAGE_SIZE))
+
+    def clear_frames(self, pfn: int, count: int) -> None:
+        """Fill consecutive frames with zeros (clear_huge_page)."""
+        for frame in range(pfn, pfn + count):
+            self.clear_frame(frame)
+
+    def copy_frames(self, target: int, source: int, count: int) -> None:
+        """Copy consecutive frames (copy_user_huge_page)."""
+        for part in range(count):
+            self.copy_frame(target + part, source + part)
 
     def copy_frame(self, target: int, source: int) -> None:
         """Copy one frame to another (copy_page)."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from .asid import TlbContexts
 from .frames import FrameAllocator
+from .huge_memory import HugeMemory
 from .layout import MMAP_MIN_ADDR
 from .memory import EarlyMemory, KernelMemory
 from .overcommit import Overcommit
@@ -35,6 +36,7 @@ class MemoryManager:
     overcommit: Overcommit
     zero_pfn: int
     swap: Swap
+    huge: HugeMemory
     context_ids: Any = field(default_factory=lambda: count(1))
     mmap_min_addr: int = MMAP_MIN_ADDR
     """Lowest address that a program can map (vm.mmap_min_addr)."""

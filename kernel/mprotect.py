@@ -88,6 +88,7 @@ def _change(mm: AddressSpace, vma: Vma, start: int, end: int, flags: int) -> Non
 
 def change_flags(mm: AddressSpace, start: int, end: int, flags: int) -> Vma:
     """Give a range inside one VMA other flags, splitting and merging as needed (vma_modify_flags)."""
+    mm.manager.huge.split_borders(mm, start, end)
     for piece in mm.vmas.remove(start, end):
         piece.flags = flags
         mm.vmas.insert(piece)
@@ -103,9 +104,9 @@ def _change_entries(mm: AddressSpace, vma: Vma, start: int, end: int) -> None:
     for va, entry, pte in list(mm.page_table.leaves(start, end)):
         if is_mapped(entry):
             memory.store64(pte, with_rights(entry, flags, writable=_writable(mm, vma, entry)))
-            changed.append(va)
+            changed.append((va, mm.manager.huge.size_of(entry)))
     if changed:
-        mm.manager.tlb.flush(mm, changed[0], changed[-1] + PAGE_SIZE, "mprotect")
+        mm.manager.tlb.flush(mm, changed[0][0], sum(changed[-1]), "mprotect")
 
 
 def _writable(mm: AddressSpace, vma: Vma, entry: int) -> bool:

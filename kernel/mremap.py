@@ -12,9 +12,10 @@ from typing import Final
 from emu.pte import PAGE_SHIFT, PAGE_SIZE
 
 from .address_space import AddressSpace
+from .compound import HPAGE_PMD_SIZE
 from .exceptions import Errno
 from .layout import TASK_SIZE, page_align
-from .pte import is_mapped, is_special, pfn_of
+from .pte import is_huge, is_mapped, is_special, pfn_of
 from .vma import Vma, VmaFlag
 
 __all__ = ["mremap"]
@@ -161,9 +162,28 @@ def _leave_empty(mm: AddressSpace, vma: Vma, old: int, size: int) -> None:
         left.anon_vma = None
 
 
+def _move_huge(mm: AddressSpace, old: int, new: int, size: int) -> None:
+    """Move whole huge pages where that can be, and split the others. Raises Errno(ENOMEM), with nothing moved."""
+    huge, table = mm.manager.huge, mm.page_table
+    if not table.huge_leaves:
+        return
+    huge.split_borders(mm, old, old + size)
+    for va, entry, _ in list(table.leaves(old, old + size)):
+        if is_huge(entry):
+            table.make_entry(new + va - old, level=2)
+    pages = [(va, pmd) for va, entry, pmd in table.leaves(old, old + size) if is_huge(entry)]
+    moved = [va for va, pmd in pages if huge.move_pmd(mm, va, new + va - old, pmd)]
+    for va, _ in pages:
+        if va not in moved:
+            huge.split_pmd(mm, va)
+    if moved:
+        mm.manager.tlb.flush(mm, moved[0], moved[-1] + HPAGE_PMD_SIZE, "mremap", size=HPAGE_PMD_SIZE)
+
+
 def _move_entries(mm: AddressSpace, old: int, new: int, size: int) -> None:
     """Take the entries out, flush the old place, and put them in at the new one (move_page_tables)."""
     memory, pages = mm.manager.memory, mm.manager.pages
+    _move_huge(mm, old, new, size)
     places = {va: mm.page_table.make_entry(new + va - old) for va, _, _ in mm.page_table.leaves(old, old + size)}
     moved = list(mm.page_table.leaves(old, old + size))  # as they are now: a new table may have cost a page its frame
     for va, entry, pte in moved:

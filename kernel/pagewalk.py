@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING, Final
 from emu.pte import ADDRESS_MASK, PAGE_SIZE, Pte
 from emu.walk_report import page_walk
 
+from .compound import FLAGS, STRUCT_PAGE_SIZE
 from .layout import VMEMMAP
 from .page_table import KERNEL_HALF, TOP_LEVEL
-from .pages import ANONYMOUS, FLAGS, STRUCT_PAGE_SIZE
-from .pte import is_mapped, is_special, pfn_of
+from .pages import ANONYMOUS
+from .pte import is_huge, is_mapped, is_special, pfn_of
 from .vma import Vma, VmaFlag
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ PSS_SHIFT: Final = 12
 
 @dataclass(frozen=True, slots=True)
 class MappedPage:
-    """One entry that holds something. `pfn` is None for a page that was swapped out.
+    """A page of 4 KiB of which an entry tells, by itself or as a part of the huge page that it maps (`is_huge`). `pfn`
+    is None for a page that was swapped out.
 
     `mapcount` says how many entries map the frame; 0 for the zero page, which nobody counts, and for swapped ones.
     """
@@ -53,6 +55,11 @@ class MappedPage:
     pfn: int | None
     mapcount: int
     is_anonymous: bool
+
+    @property
+    def is_huge(self) -> bool:
+        """Whether the entry maps a huge page."""
+        return is_huge(self.entry)
 
     @property
     def is_zero_page(self) -> bool:
@@ -76,17 +83,22 @@ def mapped_pages(kernel: Kernel, mm: AddressSpace, start: int, end: int) -> Iter
         if not is_mapped(entry):
             yield MappedPage(va, entry, None, 0, is_anonymous=True)
             continue
-        pfn = pfn_of(entry)
-        if is_special(entry):
-            yield MappedPage(va, entry, pfn, 0, is_anonymous=False)
-        else:
-            mapcount = len(kernel.pages.mappings(pfn))
-            yield MappedPage(va, entry, pfn, mapcount, is_anonymous=_is_anonymous(kernel, pfn))
+        first, is_anonymous = pfn_of(entry), not is_special(entry) and _is_anonymous(kernel, pfn_of(entry))
+        for offset in range(max(start - va, 0), min(mm.manager.huge.size_of(entry), end - va), PAGE_SIZE):
+            pfn = first + offset // PAGE_SIZE
+            mapcount = 0 if is_special(entry) else _mapcount(kernel, pfn)
+            yield MappedPage(va + offset, entry, pfn, mapcount, is_anonymous=is_anonymous)
+
+
+def _mapcount(kernel: Kernel, pfn: int) -> int:
+    """Entries that map a frame, those that map all of its compound page among them."""
+    compound = kernel.pages.compound(pfn)
+    return len(kernel.pages.mappings(pfn)) + (len(compound.entire) if compound else 0)
 
 
 def _is_anonymous(kernel: Kernel, pfn: int) -> bool:
     """PageAnon, read where the struct page lies."""
-    walk = page_walk(kernel.machine.ram, kernel.manager.kernel_half.pgd, VMEMMAP + STRUCT_PAGE_SIZE * pfn + FLAGS)
+    walk = page_walk(kernel.machine.ram, kernel.manager.kernel_half.pgd, VMEMMAP + STRUCT_PAGE_SIZE * pfn + 8 * FLAGS)
     assert walk.pa is not None
     return kernel.manager.early.load64(walk.pa) & ANONYMOUS != 0
 
@@ -108,6 +120,7 @@ class ResidentSet:
     private_dirty: int = 0
     referenced: int = 0
     swap: int = 0
+    anonymous_huge: int = 0
     pss: int = 0
     pss_dirty: int = 0
     pss_anonymous: int = 0
@@ -140,6 +153,7 @@ class ResidentSet:
     def _add_kind(self, page: MappedPage, vma: Vma, share: int) -> None:
         if page.is_anonymous:
             self.anonymous += PAGE_SIZE
+            self.anonymous_huge += PAGE_SIZE * page.is_huge
             self.pss_anonymous += share
         elif vma.backing is not None and vma.backing.is_shmem:
             self.shmem += PAGE_SIZE

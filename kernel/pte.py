@@ -6,6 +6,9 @@ looks at no other bit. Linux keeps two kinds there:
     PROT_NONE      P=0, bit 8 set: the frame stays, no access is allowed (_PAGE_PROTNONE is the G bit)
     swap entry     P=0, bit 8 clear: where the page lies on a swap device
 
+An entry of an upper level that has PS set maps a huge page, and leads to no table: the H bit of the lecture's
+`walk_pmd`. It stays set where P is clear (PROT_NONE), and no other entry has it (pmd_trans_huge).
+
 A swap entry has the number of the swap area in bits 59-63 and the place in it in bits 9-58 (asm/pgtable_64.h).
 Both kinds store their number inverted (asm/pgtable-invert.h), so that the physical address in such an entry points to
 no memory: a processor with L1TF would use it speculatively.
@@ -18,6 +21,8 @@ no memory: a processor with L1TF would use it speculatively.
 True
 >>> is_mapped(swap_entry(1, 0x1234)), swap_place(swap_entry(1, 0x1234)) == (1, 0x1234)
 (False, True)
+>>> is_huge(entry), is_huge(entry | PS), is_huge(with_rights(entry | PS, 0))
+(False, True, True)
 """
 
 from __future__ import annotations
@@ -28,9 +33,19 @@ from emu.pte import ADDRESS_MASK, PAGE_SHIFT, Pte
 
 from .vma import VmaFlag
 
-__all__ = ["is_mapped", "is_special", "is_swap", "pfn_of", "swap_entry", "swap_place", "user_pte", "with_rights"]
+__all__ = [
+    "is_huge",
+    "is_mapped",
+    "is_special",
+    "is_swap",
+    "pfn_of",
+    "swap_entry",
+    "swap_place",
+    "user_pte",
+    "with_rights",
+]
 
-P, W, U, A, D, NX = (int(flag) for flag in (Pte.P, Pte.W, Pte.U, Pte.A, Pte.D, Pte.NX))
+P, W, U, A, D, PS, NX = (int(flag) for flag in (Pte.P, Pte.W, Pte.U, Pte.A, Pte.D, Pte.PS, Pte.NX))
 PROTNONE: Final = 1 << 8
 SPECIAL: Final = 1 << 9
 """No struct page counts this mapping (_PAGE_SPECIAL): the zero page."""
@@ -40,7 +55,7 @@ SWAP_OFFSET_SHIFT: Final = 9
 SWAP_OFFSET_MASK: Final = (1 << SWAP_TYPE_SHIFT - SWAP_OFFSET_SHIFT) - 1
 SWAP_EXCLUSIVE: Final = 1 << 3
 """The page was one process's alone when it went out (_PAGE_SWP_EXCLUSIVE, which is the PWT bit)."""
-KEPT: Final = A | D | SPECIAL
+KEPT: Final = A | D | PS | SPECIAL
 """What an entry keeps when its rights change (_PAGE_CHG_MASK)."""
 
 
@@ -86,6 +101,11 @@ def is_mapped(entry: int) -> bool:
 def is_special(entry: int) -> bool:
     """Whether the frame is one that nobody counts (pte_special)."""
     return entry & SPECIAL != 0
+
+
+def is_huge(entry: int) -> bool:
+    """Whether an entry of an upper level maps a huge page itself (pmd_leaf)."""
+    return entry & PS != 0
 
 
 def is_swap(entry: int) -> bool:

@@ -111,13 +111,13 @@ class Reclaim:
 
     def _add(self, pfn: int, pages: PageList) -> None:
         self._list_of[pfn] = pages
-        pages.pages += 1
+        pages.pages += self._pages.frames_of(pfn)
         pages.policy.added(pfn)
 
     def removed(self, pfn: int) -> None:
         """Its frame is given back (lru_del)."""
         pages = self._list_of.pop(pfn)
-        pages.pages -= 1
+        pages.pages -= self._pages.frames_of(pfn)
         pages.policy.removed(pfn)
         self._used.discard(pfn)
         self._swap.forget(pfn)
@@ -127,13 +127,14 @@ class Reclaim:
         self._kernel.page_cache.set_dirty(pfn)
 
     def _accessed(self, pfn: int) -> None:
+        pfn = self._pages.head(pfn)
         if pfn in self._list_of:
             self._list_of[pfn].policy.accessed(pfn)
 
     def _move(self, pfn: int, target: PageList) -> None:
         if self._list_of[pfn] is not target:
             source = self._list_of[pfn]
-            source.pages -= 1
+            source.pages -= self._pages.frames_of(pfn)
             source.policy.removed(pfn)
             self._add(pfn, target)
 
@@ -147,12 +148,12 @@ class Reclaim:
     def _take_used(self, page: int) -> bool:
         was_seen = page in self._used
         self._used.discard(page)
-        return rmap.referenced(self._pages.mappings(page)) or was_seen
+        return rmap.referenced(self._pages.folio_mappings(page)) or was_seen
 
     def used(self, pages: Collection[int]) -> set[int]:
         """Those of some pages that were used since this was asked last."""
         for mm in dict.fromkeys(process.mm for process in self._kernel.living_processes()):
-            self._used.update(pfn for pfn in rmap.take_used(mm) if pfn in self._list_of)
+            self._used.update(pfn for pfn in map(self._pages.head, rmap.take_used(mm)) if pfn in self._list_of)
         self._kernel.machine.charge("kernel_work", WALK_WORK * len(pages))
         found = self._used.intersection(pages)
         self._used -= found
@@ -162,7 +163,7 @@ class Reclaim:
         """Whether the page must be written before it can go."""
         if self._pages.is_anonymous(page) and self._swap.slot_of(page) is None:
             return True
-        return rmap.is_dirty(self._pages.mappings(page))
+        return rmap.is_dirty(self._pages.folio_mappings(page))
 
     # --- when -------------------------------------------------------------------------------------------------------
 
@@ -198,7 +199,7 @@ class Reclaim:
 
     def shrink(self, target: int, kind: str) -> int:
         """Reclaim so many pages, or as many as can be had. Returns how many (shrink_lruvec)."""
-        before, done, refused = self.scanned, 0, 0
+        before, done, refused = self.scanned, self._kernel.manager.huge.shrink(), 0
         while done < target and refused <= len(self._list_of):
             pages = self._choose()
             if pages is None:
@@ -240,11 +241,15 @@ class Reclaim:
 
     def reclaim_page(self, pfn: int, *, wait: bool) -> bool:
         """Take one page out of memory. False if it has to stay (shrink_folio_list)."""
-        mappings = self._pages.mappings(pfn)
+        mappings = self._pages.folio_mappings(pfn)
         if not mappings and self._swap.slot_of(pfn) is not None:
             return self._swap.discard(pfn)
         if rmap.is_locked(mappings):
             return False
+        compound = self._pages.compound(pfn)
+        if compound is not None:  # it goes piece by piece, and a piece of zeros is gone with the split
+            split = self._kernel.manager.huge.split_page(compound.head)
+            return split and (pfn not in self._list_of or self.reclaim_page(pfn, wait=wait))
         if not self._pages.is_anonymous(pfn):
             return self._kernel.page_cache.reclaim(pfn, wait=wait)
         if self._pages.refcount(pfn) != len(mappings):
@@ -285,7 +290,7 @@ class Reclaim:
         """MADV_FREE: the page goes with those of files, unwritten (folio_mark_lazyfree)."""
         self._swap.forget(pfn)
         self._take_used(pfn)
-        rmap.clean(self._pages.mappings(pfn))
+        rmap.clean(self._pages.folio_mappings(pfn))
         self._pages.set_lazy(pfn, True)
         self._move(pfn, self.file)
 

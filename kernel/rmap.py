@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from emu.pte import PAGE_SIZE, Pte
 
 from .address_space import AddressSpace
-from .pages import Mapping
+from .compound import Mapping
 from .pte import pfn_of
 from .vma import VmaFlag
 
@@ -26,7 +26,7 @@ Mappings = tuple[Mapping, ...]
 def _entries(mappings: Mappings) -> Iterator[tuple[Mapping, int, int]]:
     """(who maps, physical address of the entry, the entry)."""
     for mm, va in mappings:
-        pte = mm.page_table.make_entry(va)
+        pte, _ = mm.page_table.find(va)
         yield (mm, va), pte, mm.manager.memory.load64(pte)
 
 
@@ -37,7 +37,8 @@ def _take(mappings: Mappings, bit: int, why: str) -> bool:
         if entry & bit:
             found = True
             mm.manager.memory.store64(pte, entry & ~bit)
-            mm.manager.tlb.flush(mm, va, va + PAGE_SIZE, why)
+            size = mm.manager.huge.size_of(entry)
+            mm.manager.tlb.flush(mm, va, va + size, why, size=size)
     return found
 
 
@@ -79,7 +80,7 @@ def replace_entries(mappings: Mappings, pfn: int, entry: int) -> None:
     (try_to_unmap).
     """
     for mm, va in mappings:
-        mm.manager.memory.store64(mm.page_table.make_entry(va), entry)
+        mm.manager.memory.store64(mm.page_table.find(va)[0], entry)
         mm.manager.tlb.flush(mm, va, va + PAGE_SIZE, "reclaim")
     for mm, va in mappings:
         mm.manager.pages.unmap(pfn, mm, va)

@@ -251,6 +251,17 @@ class VmaSet:
         values = self._by_start.values()
         return (values[index - 1] if index else None), (values[behind] if behind < len(values) else None)
 
+    def prepare_anon_vma(self, vma: Vma) -> None:
+        """Before the first anonymous page of a VMA: a neighbour's mark is shared, so that the two can merge one day."""
+        lower, upper = self.neighbours(vma)
+        for one, other, near in ((vma, upper, upper), (lower, vma, lower)):
+            if one is None or other is None or near is None or near.anon_vma is None:
+                continue
+            if not near.anon_vma.forked and _could_merge(one, other):
+                vma.anon_vma = near.anon_vma
+                return
+        vma.anon_vma = AnonVma()
+
     def insert(self, vma: Vma, *, merge: bool = True) -> None:
         """Add a VMA to a free range, merged with its neighbours where they match (vma_merge)."""
         self.pages += vma.pages
@@ -303,6 +314,16 @@ class VmaSet:
                 break
             top = min(top, vma.start_gap)
         return top - size if top - size >= floor else None
+
+
+def _could_merge(lower: Vma, upper: Vma) -> bool:
+    """Whether two VMAs would be one if they had the same rights (anon_vma_compatible)."""
+    return (
+        lower.end == upper.start
+        and lower.backing is upper.backing
+        and not (lower.flags ^ upper.flags) & ~VmaFlag.RIGHTS
+        and lower.page_offset + lower.pages == upper.page_offset
+    )
 
 
 def _agree(lower: Vma | None, upper: Vma) -> bool:

@@ -36,6 +36,7 @@ from kernel import (
     ExecEvent,
     ExitEvent,
     ForkEvent,
+    HugePageEvent,
     PageFaultEvent,
     SignalEvent,
     SyscallEvent,
@@ -166,6 +167,11 @@ def _fork(event: ForkEvent) -> str:
 @describe.register
 def _context_switch(event: ContextSwitch) -> str:
     return f"pid {event.previous} -> {event.next}"
+
+
+@describe.register
+def _huge_page(event: HugePageEvent) -> str:
+    return f"{event.kind.replace('_', ' ')} {event.address:#x} pfn {event.pfn:#x} {event.size >> 20} MiB"
 
 
 @describe.register

@@ -39,10 +39,11 @@ STATES: Final = {
     "s": PageState("shared", "memory that is shared for ever (MAP_SHARED without a file)", "magenta"),
     "p": PageState("private", "this process's own, written", "yellow"),
     "c": PageState("cow", "another process has it too: who writes first gets a copy", "blue"),
+    "h": PageState("huge", "a part of a huge page", "bright_yellow"),
     "w": PageState("swapped", "written to a swap area", "red"),
 }
-"""The character of each state in the page map. Those in memory have a frame of their own: f, s, p and c."""
-RESIDENT: Final = "fspc"
+"""The character of each state in the page map. Those in memory have a frame of their own: f, s, p, c and h."""
+RESIDENT: Final = "fspch"
 ROW: Final = 64
 """Pages in a line of the page map."""
 WIDEST: Final = 500
@@ -65,6 +66,8 @@ def state_of(page: MappedPage, vma: Vma) -> str:
         return "w"
     if page.is_zero_page:
         return "z"
+    if page.is_huge:
+        return "h"
     if page.is_anonymous:
         return "p" if page.is_exclusive else "c"
     return "s" if vma.backing is not None and vma.backing.is_shmem else "f"

@@ -61,6 +61,7 @@ class Options:
     asid: str = "pcid"
     populate: bool = False
     aslr: bool = False
+    thp: str = "madvise"
     root: str | None = None
     files: tuple[str, ...] = ()
     swap: str = "0"
@@ -203,6 +204,12 @@ _MACHINE: Final = (
     ),
     click.option("--aslr", is_flag=True, help="Put stack, mmap area and heap at random places (see --seed)."),
     click.option("--populate", is_flag=True, help="Give memory its frames at once: no demand paging."),
+    click.option(
+        "--thp",
+        type=click.Choice(["always", "madvise", "never"]),
+        default="madvise",
+        help="Transparent huge pages: for all memory, for what the program asks for (MADV_HUGEPAGE), or never.",
+    ),
     click.option("--swap", default="0", metavar="SIZE", help="Size of the swap area, such as 256M; none by default."),
     click.option("--swap-file", metavar="FILE", help="Keep the swap area in FILE; by default it is a temporary file."),
     click.option(

@@ -74,6 +74,7 @@ class Session:
             asid=options.asid,
             populate=options.populate,
             aslr=options.aslr,
+            thp=options.thp,
             empty_caches=options.caches == "flush",
             stdin=stdin,
             stdout=stdout,

@@ -20,7 +20,8 @@ from typing import BinaryIO
 from native import build_native, ptrace
 
 from emu.elf import load_elf
-from kernel import Kernel, Process, SignalEvent
+from kernel import ExitEvent, Kernel, Process, SignalEvent
+from kernel.pagewalk import resident_set
 
 __all__ = ["Ending", "Mapped", "run_natively", "run_under_cr3", "space_of"]
 
@@ -36,16 +37,21 @@ ADDR_NO_RANDOMIZE = 0x40000
 CAPBSET_DROP = 24
 _MAP = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) (....) .{8} \S+ \d+ *(.*)$", re.MULTILINE)
 
+_HUGE = re.compile(r"^AnonHugePages: +(\d+) kB$", re.MULTILINE)
+
 
 @dataclass(frozen=True)
 class Ending:
-    """`address` is the si_addr of the signal that ended it; `minor_faults` are those after exec."""
+    """`address` is the si_addr of the signal that ended it; `minor_faults` are those after exec. `huge` are the kB that
+    lie in transparent huge pages.
+    """
 
     stdout: str
     exit_code: int | None
     signal: int | None
     address: int | None
     space: tuple[Mapped, ...]
+    huge: int
     minor_faults: int = field(compare=False)
 
 
@@ -75,7 +81,7 @@ def _follow(pid: int, stdout: BinaryIO) -> Ending:
     os.waitpid(pid, 0)  # the stop at exec
     ptrace(SETOPTIONS, pid, 0, TRACEEXIT | EXITKILL)
     before = faults = _minor_faults(pid)
-    pending, address, space = 0, None, ()
+    pending, address, space, huge = 0, None, (), 0
     while True:
         ptrace(CONT, pid, 0, pending)
         _, status = os.waitpid(pid, 0)
@@ -86,10 +92,12 @@ def _follow(pid: int, stdout: BinaryIO) -> Ending:
             address = _signal_address(pid, pending)
         else:
             space, faults = space_of(Path(f"/proc/{pid}/maps").read_text()), _minor_faults(pid)
+            huge = sum(map(int, _HUGE.findall(Path(f"/proc/{pid}/smaps").read_text())))
     stdout.seek(0)
     signal = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
     code = os.WEXITSTATUS(status) if signal is None else None
-    return Ending(stdout.read().decode("latin-1"), code, signal, address if signal else None, space, faults - before)
+    address, faults = address if signal else None, faults - before
+    return Ending(stdout.read().decode("latin-1"), code, signal, address, space, huge, faults)
 
 
 def _minor_faults(pid: int) -> int:
@@ -114,18 +122,24 @@ def run_under_cr3(source: str, kernel: Kernel) -> Ending:
     process = kernel.spawn(load_elf(build_native(source)))
     exec_faults = process.mm.faults_of_exec
     addresses: list[int | None] = [None]
+    huge: list[int] = []
 
     def note(event: SignalEvent) -> None:
         if event.pid == process.pid and event.signal in FAULTS:
             addresses.append(event.address)
 
+    def look(event: ExitEvent) -> None:
+        if event.pid == process.pid:
+            huge.append(resident_set(kernel, process.mm).anonymous_huge >> 10)
+
     kernel.on("signal", note)
+    kernel.on("exit", look)
     kernel.run()
     kernel.stdout.seek(0)
     address = addresses[-1] if process.signal in FAULTS else None
     faults = process.minor_faults - exec_faults
     text = kernel.stdout.read().decode("latin-1")
-    return Ending(text, process.exit_code, process.signal, address, _space(process), faults)
+    return Ending(text, process.exit_code, process.signal, address, _space(process), huge[0], faults)
 
 
 def _space(process: Process) -> tuple[Mapped, ...]:

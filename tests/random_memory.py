@@ -1,4 +1,5 @@
-"""Programs that use memory at random: sequences of system calls and touches, each in an arena of 16 pages of its own.
+"""Programs that use memory at random: sequences of system calls and touches, each in an arena of its own, which has 16
+units: pages, or for huge pages pieces of 512 KiB.
 
 A program is a table of steps and an interpreter for it. A step leaves its answer and the page faults that it took in
 shared memory, which is printed at the end; a touch that is refused leaves the signal's code. So nothing ends such a
@@ -13,10 +14,12 @@ from dataclasses import dataclass, field
 from hypothesis import strategies as st
 from memory_programs import memory_program
 
-__all__ = ["ARENA_PAGES", "Step", "describe", "program_of", "sequences"]
+__all__ = ["ARENA_PAGES", "HUGE_UNIT", "Step", "describe", "program_of", "sequences"]
 
 PAGE = 4096
 ARENA_PAGES = 16
+HUGE_UNIT = 0x8_0000
+"""A quarter of a huge page."""
 FIRST_ARENA, ARENA_DISTANCE = 0x1000_0000, 0x100_0000
 READ, WRITE, FORK, CHILD_ENDS, RESIDENTS, END = -1, -2, -3, -4, -5, -6
 ANSWER_SIZE = 32
@@ -191,15 +194,19 @@ PROTS = (3, 3, 3, 3, 1, 1, 0, 2, 5, 7)
 """Not 4 alone: a processor with protection keys makes that unreadable, others do not."""
 ADVICE = (4, 4, 4, 8, 10, 11, 16, 17, 18, 19, 20, 22, 23, 24)
 """DONTNEED, FREE, DONTFORK, DOFORK, DONTDUMP, DODUMP, WIPEONFORK, KEEPONFORK, COLD, POPULATE_READ and _WRITE."""
+ADVICE_FOR_HUGE_PAGES = (14, 14, 15)
+"""HUGEPAGE, NOHUGEPAGE."""
 
 _page = st.integers(0, ARENA_PAGES - 1)
 _count = st.integers(1, 6)
 
 
-def _steps(base: int) -> st.SearchStrategy[Step]:
+def _steps(base: int, unit: int) -> st.SearchStrategy[Step]:
     """Any step but a fork, in the arena at `base`."""
-    at = _page.map(lambda page: base + page * PAGE)
-    size = _count.map(lambda pages: pages * PAGE)
+    at = _page.map(lambda page: base + page * unit)
+    size = _count.map(lambda pages: pages * unit)
+    few = _count.map(lambda pages: pages * PAGE)  # mincore has room for so many
+    advice = (*ADVICE, *ADVICE_FOR_HUGE_PAGES) if unit > PAGE else ADVICE
     where = st.sampled_from((FIXED, FIXED, NOREPLACE, NOREPLACE, 0))
     flags = st.tuples(st.sampled_from((PRIVATE, PRIVATE, PRIVATE, SHARED)), where, st.sampled_from(EXTRAS)).map(sum)
     prot = st.sampled_from(PROTS)
@@ -213,31 +220,33 @@ def _steps(base: int) -> st.SearchStrategy[Step]:
     kinds = (
         *(mmap, mmap, mmap, call(MUNMAP, at, size), call(MPROTECT, at, size, prot), call(MPROTECT, at, size, prot)),
         call(MREMAP, at, size, size, st.sampled_from((0, 1, 1, 3, 3, 5, 7)), at),
-        call(BRK, st.integers(0, 6).map(lambda pages: f"_end + {pages * PAGE}")),
-        *(call(MADVISE, at, size, st.sampled_from(ADVICE)) for _ in range(2)),
+        call(BRK, st.integers(0, 6).map(lambda pages: f"_end + {pages * unit}")),
+        *(call(MADVISE, at, size, st.sampled_from(advice)) for _ in range(2)),
         *(call(MLOCK, at, size), call(MUNLOCK, at, size), call(MLOCK2, at, size, st.just(1))),
         call(MSYNC, at, size, st.sampled_from((1, 2, 4))),
         *(touch.map(lambda values: Step(READ, (values[0] + 8 * values[1],))) for _ in range(4)),
         *(touch.map(lambda values: Step(WRITE, (values[0] + 8 * values[1], values[2]))) for _ in range(6)),
-        st.tuples(at, size).map(lambda values: Step(RESIDENTS, values)),
+        st.tuples(at, few).map(lambda values: Step(RESIDENTS, values)),
     )
     return st.one_of(*kinds)
 
 
-def _sequence(number: int, size: int) -> st.SearchStrategy[list[Step]]:
-    step = _steps(FIRST_ARENA + number * ARENA_DISTANCE)
+def _sequence(number: int, size: int, unit: int) -> st.SearchStrategy[list[Step]]:
+    step = _steps(FIRST_ARENA + number * ARENA_DISTANCE, unit)
     child = st.lists(step, min_size=1, max_size=6).map(tuple)
     fork = st.builds(lambda steps, code: Step(FORK, (code,), steps), child, st.integers(0, 9))
     steps = st.lists(st.one_of(step, step, step, step, step, step, step, fork), min_size=10, max_size=size)
-    first = st.sampled_from((PRIVATE, PRIVATE, SHARED)).map(lambda kind: _whole_arena(number, kind))
-    return st.tuples(first, steps).map(lambda parts: [parts[0], *parts[1]])
+    first = st.sampled_from((PRIVATE, PRIVATE, SHARED)).map(lambda kind: _whole_arena(number, kind, unit))
+    return st.tuples(first, steps).map(lambda parts: [*parts[0], *parts[1]])
 
 
-def _whole_arena(number: int, kind: int) -> Step:
-    """Most calls want memory that is there."""
-    return Step(MMAP, (FIRST_ARENA + number * ARENA_DISTANCE, 12 * PAGE, 3, kind | FIXED, -1))
+def _whole_arena(number: int, kind: int, unit: int) -> list[Step]:
+    """Most calls want memory that is there; where units are large, with huge pages."""
+    start = FIRST_ARENA + number * ARENA_DISTANCE
+    advice = [Step(MADVISE, (start, 12 * unit, ADVICE_FOR_HUGE_PAGES[0]))] if unit > PAGE else []
+    return [Step(MMAP, (start, 12 * unit, 3, kind | FIXED, -1)), *advice]
 
 
-def sequences(count: int, size: int) -> st.SearchStrategy[tuple[list[Step], ...]]:
-    """So many sequences of 10 to `size` steps, each in its own arena."""
-    return st.tuples(*(_sequence(number, size) for number in range(count)))
+def sequences(count: int, size: int, unit: int = PAGE) -> st.SearchStrategy[tuple[list[Step], ...]]:
+    """So many sequences of 10 to `size` steps, each in its own arena of 16 units of a size."""
+    return st.tuples(*(_sequence(number, size, unit) for number in range(count)))

@@ -10,6 +10,7 @@ import pytest
 from benchmarks.engines import ENGINES
 from benchmarks.kernel import BENCHES, measure
 from benchmarks.programs import PROGRAMS
+from benchmarks.swap import SCANS, scan_rate, swap_ins
 
 ROOT = Path(__file__).parent.parent
 
@@ -41,6 +42,13 @@ def test_the_benches_of_the_kernel_do_what_they_count():
     for bench in BENCHES:
         rate, growth = measure(bench, repetitions=1, share=64)
         assert rate > 0 and (growth is None) != bench.linear
+
+
+@pytest.mark.slow
+def test_the_benches_of_swapping_do_what_they_count():
+    assert swap_ins("fifo", 256, repetitions=1) > 0
+    for scan in SCANS.values():
+        assert scan_rate(scan, 256, repetitions=1) > 0
 
 
 def test_a_file_that_cannot_be_written_is_refused_before_anything_is_measured(tmp_path):

@@ -22,6 +22,8 @@ CONFIGURATIONS = {
     "haswell without pcid": ({"cpu": "haswell"}, {"pcid": False}),
     "populated": ({}, {"populate": True}),
     "little memory": ({"ram": "20M"}, {}),
+    "huge pages": ({}, {"thp": "always"}),
+    "huge pages, access engine": ({"engine": "access"}, {"thp": "always"}),
 }
 SHORT = [
     program for program in PROGRAMS if program.stem in ("hello", "page_cross", "self_modify", "string_ops", "segv")

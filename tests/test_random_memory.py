@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from native import requires_native
 from native_space import run_natively, run_under_cr3
-from random_memory import Step, describe, program_of, sequences
+from random_memory import HUGE_UNIT, Step, describe, program_of, sequences
 
 from emu import Machine
 from kernel import Kernel
@@ -33,8 +33,8 @@ ALIKE = settings(
 )
 
 
-def assert_alike(groups: Sequence[Sequence[Step]]) -> None:
-    kernel = Kernel(Machine(ram="64M"), stdout=io.BytesIO())
+def assert_alike(groups: Sequence[Sequence[Step]], ram: str = "64M") -> None:
+    kernel = Kernel(Machine(ram=ram), stdout=io.BytesIO())
     source = program_of(groups)
     native, ours = run_natively(source), run_under_cr3(source, kernel)
     for step, theirs, mine in zip(describe(groups), _answers(native.stdout), _answers(ours.stdout), strict=False):
@@ -61,3 +61,9 @@ def test_any_sequence_of_calls_leaves_what_the_real_kernel_leaves(groups: tuple[
 @given(groups=sequences(count=8, size=40))
 def test_longer_sequences_do_the_same(groups: tuple[list[Step], ...]) -> None:
     assert_alike(groups)
+
+
+@settings(ALIKE, max_examples=12)
+@given(groups=sequences(count=4, size=25, unit=HUGE_UNIT))
+def test_any_sequence_of_calls_on_huge_pages_does_the_same(groups: tuple[list[Step], ...]) -> None:
+    assert_alike(groups, ram="256M")

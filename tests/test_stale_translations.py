@@ -66,6 +66,16 @@ CASES = {
         mov edi, 42; cmp qword ptr [rbx], 7; je 2f; mov edi, 7; 2:""",
         None,
     ),
+    "split": (
+        """
+        anonymous 0x200000, 3, 0x32, 0x10000000; mov rbx, rax; invoke MADVISE, rbx, 0x200000, 14
+        mov qword ptr [rbx], 1                    # one huge page, in one entry of the TLB
+        invoke MADVISE, rbx, 4096, 21             # PAGEOUT of a part splits it, and what holds only zeros goes
+        mov qword ptr [rbx + 0x5000], 42          # to a page of its own, or to the frame that is nobody's any more?
+        invoke FORK; test eax, eax; jnz 1f; invoke EXIT, 0; 1:
+        mov edi, 42; cmp [rbx + 0x5000], rdi; je 2f; mov edi, 7; 2:""",
+        None,
+    ),
 }
 EXIT = "mov eax, EXIT; syscall"
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from emu.pte import PAGE_SHIFT, PAGE_SIZE
 
+from ..compound import HPAGE_PMD_SIZE
 from ..exceptions import Errno
 from ..layout import TASK_SIZE
 from ..pagewalk import PSS_SHIFT, MappedPage, ResidentSet, mapped_pages, resident_set
@@ -75,9 +76,11 @@ def smaps(kernel: Kernel, process: Process | None) -> bytes:
 
 def _smap(kernel: Kernel, mm: AddressSpace, vma: Vma) -> bytes:
     sizes = {"Size": vma.end - vma.start, "KernelPageSize": PAGE_SIZE, "MMUPageSize": PAGE_SIZE}
+    huge = mm.manager.huge
     amounts = _amounts(sizes | _sums(resident_set(kernel, mm, vma), rollup=False))
     flags = b"".join(name + b" " for flag, name in FLAG_NAMES.items() if vma.flags & flag)
-    return map_line(mm, vma) + amounts + b"THPeligible:           0\nVmFlags: " + flags + b"\n"
+    eligible = huge.is_allowed(mm, vma) and huge.covers(vma, vma.start - vma.start % -HPAGE_PMD_SIZE)
+    return map_line(mm, vma) + amounts + b"THPeligible:           %d\nVmFlags: %s\n" % (eligible, flags)
 
 
 @proc_file("/proc/[pid]/smaps_rollup")
@@ -100,7 +103,7 @@ def _sums(of: ResidentSet, *, rollup: bool) -> dict[str, int]:
         **{"Shared_Clean": of.shared_clean, "Shared_Dirty": of.shared_dirty},
         **{"Private_Clean": of.private_clean, "Private_Dirty": of.private_dirty},
         **{"Referenced": of.referenced, "Anonymous": of.anonymous},
-        **dict.fromkeys(("KSM", "LazyFree", "AnonHugePages", "ShmemPmdMapped", "FilePmdMapped"), 0),
+        **{"KSM": 0, "LazyFree": 0, "AnonHugePages": of.anonymous_huge, "ShmemPmdMapped": 0, "FilePmdMapped": 0},
         **dict.fromkeys(("Shared_Hugetlb", "Private_Hugetlb"), 0),
         **{"Swap": of.swap, "SwapPss": of.swap, "Locked": of.pss_locked >> PSS_SHIFT},
     }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from emu.pte import PAGE_SIZE
 
 from ..exceptions import Errno
+from ..huge_memory import THP_DISABLE
 from ..process import Process
 from . import syscall
 
@@ -19,6 +20,7 @@ __all__ = ["getuid", "prlimit64", "sysinfo", "uname"]
 
 UTSNAME: Final = (b"Linux", b"cr3", b"6.18.0", b"#1 cr3", b"x86_64", b"(none)")
 UTS_LENGTH: Final = 65
+PR_SET_THP_DISABLE, PR_GET_THP_DISABLE, PR_THP_DISABLE_EXCEPT_ADVISED = 41, 42, 2
 PR_SET_NAME, PR_GET_NAME, PR_SET_DUMPABLE, PR_GET_DUMPABLE, PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 15, 16, 4, 3, 1, 38
 COMM_LENGTH: Final = 16
 AFFINITY: Final = (1).to_bytes(8, "little")
@@ -129,8 +131,8 @@ def sysinfo(kernel: Kernel, va: int) -> int:
 
 
 @syscall(157)
-def prctl(kernel: Kernel, option: int, argument: int, _b: int, _c: int, _d: int) -> int:
-    """Odds and ends of a process: its name, and settings that mean nothing here."""
+def prctl(kernel: Kernel, option: int, argument: int, b: int, c: int, d: int) -> int:
+    """Odds and ends of a process: its name, whether it wants huge pages, and settings that mean nothing here."""
     if option == PR_GET_NAME:
         kernel.user.copy_to(argument, kernel.current.name.encode().ljust(COMM_LENGTH, b"\0"))
         return 0
@@ -138,11 +140,25 @@ def prctl(kernel: Kernel, option: int, argument: int, _b: int, _c: int, _d: int)
         name = kernel.user.copy_from(argument, COMM_LENGTH).split(b"\0")[0]
         kernel.current.own_name = name[: COMM_LENGTH - 1].decode("utf-8", "surrogateescape")
         return 0
+    if option == PR_SET_THP_DISABLE:
+        return _set_thp_disable(kernel, argument, b, c | d)
+    if option == PR_GET_THP_DISABLE:
+        if argument | b | c | d:
+            raise Errno(errno.EINVAL)
+        return kernel.current.mm.thp_disable
     if option == PR_GET_DUMPABLE:
         return 1
     if option in (PR_SET_DUMPABLE, PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS):
         return 0
     raise Errno(errno.EINVAL)
+
+
+def _set_thp_disable(kernel: Kernel, disable: int, flags: int, rest: int) -> int:
+    """No transparent huge pages for this process, or only those that it asks for (prctl_set_thp_disable)."""
+    if rest or flags & ~PR_THP_DISABLE_EXCEPT_ADVISED or (flags and not disable):
+        raise Errno(errno.EINVAL)
+    kernel.current.mm.thp_disable = THP_DISABLE | flags if disable else 0
+    return 0
 
 
 @syscall(135)

@@ -27,9 +27,10 @@ from emu.ram import Ram
 from emu.walk_report import page_walk
 from kernel import Kernel
 from kernel.address_space import AddressSpace
+from kernel.compound import COUNTS, FLAGS, MAPCOUNT, STRUCT_PAGE_SIZE
 from kernel.layout import VMEMMAP
 from kernel.page_table import KERNEL_HALF, TOP_LEVEL
-from kernel.pages import ANONYMOUS, COUNTS, FLAGS, MAPCOUNT, STRUCT_PAGE_SIZE
+from kernel.pages import ANONYMOUS
 from kernel.pte import MAPPED, SPECIAL
 
 __all__ = ["Leaves", "PageStates", "StructPages", "Table", "leaves", "tables"]
@@ -122,10 +123,10 @@ class StructPages:
         walks = (page_walk(self._ram, pgd, VMEMMAP + at) for at in range(0, frames * STRUCT_PAGE_SIZE, PAGE_SIZE))
         self._places = np.array([(walk.pa or 0) >> 3 for walk in walks], np.int64)
 
-    def _words(self, pfns: npt.NDArray[np.int64], offset: int) -> Words:
-        """The word at an offset of the struct page of each frame."""
+    def _words(self, pfns: npt.NDArray[np.int64], number: int) -> Words:
+        """A word of the struct page of each frame."""
         page, place = np.divmod(pfns, STRUCT_PAGES_OF_PAGE)
-        words: Words = self._ram.words[self._places[page] + place * WORDS_OF_STRUCT_PAGE + offset // 8]
+        words: Words = self._ram.words[self._places[page] + place * WORDS_OF_STRUCT_PAGE + number]
         return words
 
     def states(self, mm: AddressSpace, found: Leaves) -> PageStates:
@@ -139,9 +140,9 @@ class StructPages:
         letters = np.full(len(entries), ord("f"), np.uint8)
         letters[anonymous & alone] = ord("p")
         letters[anonymous & ~alone] = ord("c")
+        letters[found.large] = ord("h")
         letters[mapped & ((entries & np.uint64(SPECIAL)) != 0)] = ord("z")
         letters[~mapped] = ord("w")
-        letters[found.large] = ord("h")
         for vma in mm.vmas:
             if vma.backing is not None and vma.backing.is_shmem:
                 first, end = np.searchsorted(found.numbers, (vma.start >> PAGE_SHIFT, vma.end >> PAGE_SHIFT))
