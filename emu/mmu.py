@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -18,6 +17,7 @@ from .profile import PAGE_SIZES, Profile, TlbGeometry
 from .pte import ADDRESS_MASK, IMPLICIT, PAGE_SIZE, Access, Pte
 from .ram import Ram
 from .state import Fault, State, TlbArray, TlbKind
+from .tlb_contents import TlbContents, Translation
 from .walk_report import page_walk
 
 __all__ = ["TLB_POLICIES", "Mmu", "Translation"]
@@ -36,18 +36,6 @@ MASK64: Final = (1 << 64) - 1
 _WORD = ctypes.c_int64
 _LARGEST_LOAD: Final = PAGE_SIZE // 8
 """Words of one `load_words`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Translation:
-    """One entry of a TLB or paging-structure cache."""
-
-    kind: TlbKind
-    page_size: int  # bytes
-    va: int
-    pa: int
-    pcid: int
-    flags: Pte
 
 
 class Mmu:
@@ -261,6 +249,10 @@ class Mmu:
         for stored in self.stored():
             if not kinds or self.state.arrays[stored[0]].kind in kinds:
                 yield self.translation(*stored)
+
+    def contents(self, *kinds: TlbKind) -> TlbContents:
+        """The same in order, as a table in notebooks."""
+        return TlbContents(self.entries(*kinds))
 
     def stored(self) -> list[tuple[int, int, int]]:
         """The same as (number of the array, tag, leaf), for those who look often; see `translation`."""

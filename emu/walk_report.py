@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from .html import table
 from .pte import ADDRESS_MASK, INDEX_MASK, Pte, describe_entry
 from .ram import Ram
 
@@ -69,6 +70,12 @@ class PageWalkReport:
     def executable(self) -> bool:
         """Whether no level forbids execution."""
         return self.pa is not None and not any(step.entry & Pte.NX for step in self.steps)
+
+    def _repr_html_(self) -> str:
+        """A table for notebooks: an entry a row, and where the walk led."""
+        rows = [(step.name, step.index, f"{step.pa:#x}", f"{step.entry:#018x}", step.decoded) for step in self.steps]
+        end = "a page fault" if self.pa is None else f"physical address {self.pa:#x}"
+        return table(f"{self.va:#x}: {end}", ("table", "index", "entry at", "entry", "meaning"), rows)
 
     @property
     def offset(self) -> int:

@@ -17,6 +17,7 @@ from .layout import MMAP_BASE, MMAP_MIN_HINT, STACK_TOP, TASK_SIZE, page_align
 from .limits import INFINITY, Limits, Resource
 from .memory import PhysicalMemory
 from .memory_manager import MemoryManager
+from .memory_map import MemoryMap
 from .page_table import PageTable
 from .pte import D, P, W, is_huge, is_mapped, is_special, is_swap, pfn_of, swap_place
 from .vma import Backing, Vma, VmaFlag, VmaSet
@@ -337,9 +338,9 @@ class AddressSpace:
             return "[heap]"
         return "[stack]" if vma.start <= self.stack_start < vma.end else ""
 
-    def maps(self) -> tuple[Vma, ...]:
+    def maps(self) -> MemoryMap:
         """The VMAs in order; of a process that has ended, as they were at its end."""
-        return tuple(self.vmas) or self._last
+        return MemoryMap(tuple(self.vmas) or self._last, self.name_of)
 
     def permits(self, va: int, *, write: bool) -> bool:
         """Whether a page is there that can be read, or written, without a fault."""

@@ -113,6 +113,11 @@ class TlbContexts:
         self._contexts[self._asid] = Context(mm.context_id, mm.tlb_generation)
         return False
 
+    def owner(self, pcid: int) -> int:
+        """The address space (its `context_id`) that a PCID belongs to now, for people; 0 if it is nobody's."""
+        asid = (pcid & ~USER_PCID) - 1 if self._tagged else 0
+        return self._contexts[asid].owner if 0 <= asid < len(self._contexts) else 0
+
     # --- flushing ---------------------------------------------------------------------------------------------------
 
     def flush(self, mm: AddressSpace, start: int, end: int, why: str, *, size: int = PAGE_SIZE) -> None:

@@ -19,7 +19,6 @@ import io
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Unpack
 
@@ -48,6 +47,7 @@ from .huge_memory import ENABLED
 from .layout import KERNEL_STACK_PAGES, TASK_SIZE
 from .process import KernelStack, Process, first_registers
 from .reclaim import Reclaim
+from .result import Result
 from .scheduler import Scheduler
 from .siginfo import SI_USER, SIGKILL, SigInfo
 from .signal_delivery import send_signal
@@ -65,21 +65,6 @@ NR_CACHED_STACKS: Final = 2
 """Kernel stacks that are kept for the next process (kernel/fork.c)."""
 TICK: Final = 10_000_000
 """Nanoseconds in a tick of USER_HZ."""
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """How a run ended: `exit_code` or `signal` of the first process (both None if it did not end), and statistics.
-
-    `is_stuck` says that processes are left that all wait for something that cannot happen any more.
-    """
-
-    exit_code: int | None
-    signal: int | None
-    halt: Halt
-    processes: tuple[Process, ...]
-    stats: dict[str, Any]
-    is_stuck: bool = False
 
 
 class Kernel:

@@ -138,6 +138,12 @@ class Vma:
         return Prot(self.flags & VmaFlag.RIGHTS)
 
     @property
+    def rights(self) -> str:
+        """As in /proc/PID/maps: `r-xp` is a private mapping that can be read and executed."""
+        letters = (letter if self.flags & 1 << bit else "-" for bit, letter in enumerate("rwx"))
+        return "".join(letters) + ("s" if self.is_shared else "p")
+
+    @property
     def pages(self) -> int:
         """Its size in pages."""
         return (self.end - self.start) >> PAGE_SHIFT

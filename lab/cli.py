@@ -24,8 +24,9 @@ import click
 
 from .check_command import check
 from .compare_commands import compare, validate
+from .completion import completion
 from .debug_commands import gdb
-from .memory_commands import maps, walk
+from .memory_commands import maps, tlb, walk
 from .options import (
     ExampleCommand,
     Options,
@@ -151,7 +152,7 @@ def cli(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for _command in (check, compare, gdb, maps, policies, report, validate, walk):
+for _command in (check, compare, completion, gdb, maps, policies, report, tlb, validate, walk):
     cli.add_command(_command)
 
 

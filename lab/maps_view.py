@@ -20,7 +20,7 @@ from kernel.layout import CPU_ENTRY_AREA, DIRECT_MAP, KERNEL_TEXT, VMALLOC, VMEM
 from kernel.pagewalk import MappedPage, mapped_pages, mapped_ranges
 from kernel.vma import Vma
 
-__all__ = ["STATES", "as_dict", "kernel_table", "page_map", "vma_table"]
+__all__ = ["STATES", "as_dict", "kernel_table", "page_map", "region", "vma_table"]
 
 
 class PageState(NamedTuple):
@@ -83,16 +83,10 @@ def row_of(kernel: Kernel, process: Process, vma: Vma) -> dict[str, Any]:
     """A VMA with its pages counted."""
     there = list(states(kernel, process, vma).values())
     return {
-        **{"start": vma.start, "end": vma.end, "rights": rights_of(vma), "name": process.mm.name_of(vma)},
+        **{"start": vma.start, "end": vma.end, "rights": vma.rights, "name": process.mm.name_of(vma)},
         **{"pages": vma.pages, "resident": sum(map(there.count, RESIDENT))},
         **{state.name: there.count(letter) for letter, state in STATES.items() if letter != NOT_THERE},
     }
-
-
-def rights_of(vma: Vma) -> str:
-    """As in /proc/PID/maps."""
-    letters = (letter if vma.prot & 1 << bit else "-" for bit, letter in enumerate("rwx"))
-    return "".join(letters) + ("s" if vma.is_shared else "p")
 
 
 def as_dict(kernel: Kernel, process: Process, when: str) -> dict[str, Any]:
@@ -133,7 +127,7 @@ def page_map(kernel: Kernel, process: Process, console: Console) -> None:
     for vma in process.mm.vmas:
         there = states(kernel, process, vma)
         used |= set(there.values())
-        title = f"{vma.start:08x}-{vma.end:08x} {rights_of(vma)} {process.mm.name_of(vma)}"
+        title = f"{vma.start:08x}-{vma.end:08x} {vma.rights} {process.mm.name_of(vma)}"
         console.print(Text(title.rstrip(), style="bold"), soft_wrap=True)
         for line in _map_lines(vma, there):
             console.print(line, soft_wrap=True)
@@ -175,7 +169,7 @@ def kernel_table(kernel: Kernel, process: Process, console: Console) -> None:
     table = _table("kernel addresses", "size", "what", "user mode's PGD", right=["size"])
     users = mapped_ranges(kernel, process.mm.page_table.user_pgd)
     for start, end, seen in _cut(mapped_ranges(kernel, process.mm.page_table.pgd), users):
-        table.add_row(f"{start:016x}-{end:016x}", _size(end - start), _region(start), "maps it" if seen else "-")
+        table.add_row(f"{start:016x}-{end:016x}", _size(end - start), region(start), "maps it" if seen else "-")
     _print(console, table)
     if not process.mm.page_table.isolated:
         console.print("\nWithout page-table isolation there is one PGD for both (--pti on makes two).")
@@ -190,7 +184,8 @@ def _cut(ranges: list[tuple[int, int]], users: list[tuple[int, int]]) -> Iterato
             yield low, high, any(first <= low and high <= last for first, last in users)
 
 
-def _region(va: int) -> str:
+def region(va: int) -> str:
+    """What a part of the kernel half is for."""
     return next(name for start, name in reversed(REGIONS) if va >= start)
 
 

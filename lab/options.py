@@ -22,6 +22,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Final, Literal
 
 import click
+from click.shell_completion import CompletionItem
 
 __all__ = [
     "ARGUMENTS",
@@ -31,6 +32,7 @@ __all__ = [
     "ProgramCommand",
     "count_option",
     "machine_options",
+    "program_argument",
     "programs_argument",
     "syntax_option",
     "until_option",
@@ -145,7 +147,23 @@ def _switch(_ctx: click.Context, _param: click.Parameter, value: str | None) -> 
     return {"on": True, "off": False}.get(value or "")
 
 
-programs_argument: Final = click.argument("programs", nargs=-1, required=True, metavar="PROGRAM...")
+def _files(_ctx: click.Context, _param: click.Parameter, begun: str) -> list[CompletionItem]:
+    """What the shell may complete: names of files, which it knows best itself."""
+    return [CompletionItem(begun, type="file")]
+
+
+def _profiles(_ctx: click.Context, _param: click.Parameter, begun: str) -> list[CompletionItem]:
+    """The CPU profiles, or a file."""
+    from emu import profile_names
+
+    names = [name for name in profile_names() if name.startswith(begun)]
+    return [CompletionItem(name) for name in names] or _files(_ctx, _param, begun)
+
+
+programs_argument: Final = click.argument(
+    "programs", nargs=-1, required=True, metavar="PROGRAM...", shell_complete=_files
+)
+program_argument: Final = click.argument("programs", metavar="PROGRAM", shell_complete=_files)
 until_option: Final = click.option("--until", metavar="SYMBOL", help="Stop before the first process executes SYMBOL.")
 syntax_option: Final = click.option(
     "--syntax",
@@ -155,7 +173,13 @@ syntax_option: Final = click.option(
 )
 
 _MACHINE: Final = (
-    click.option("--cpu", default="skylake", metavar="NAME", help="CPU profile: a name (see cr3 profiles), or a file."),
+    click.option(
+        "--cpu",
+        default="skylake",
+        metavar="NAME",
+        shell_complete=_profiles,
+        help="CPU profile: a name (see cr3 profiles), or a file.",
+    ),
     click.option("--ram", default="64M", metavar="SIZE", help="Size of the memory, such as 64M or 1G."),
     click.option(
         "--engine",

@@ -52,8 +52,7 @@ def map_line(mm: AddressSpace, vma: Vma) -> bytes:
     offset, device, inode = 0, 0, 0
     if vma.backing is not None:
         offset, device, inode = vma.page_offset << PAGE_SHIFT, vma.backing.device, vma.backing.number
-    rights = "".join(letter if vma.flags & 1 << bit else "-" for bit, letter in enumerate("rwx"))
-    return _line(vma.start, vma.end, rights + ("s" if vma.is_shared else "p"), offset, device, inode, mm.name_of(vma))
+    return _line(vma.start, vma.end, vma.rights, offset, device, inode, mm.name_of(vma))
 
 
 def _line(start: int, end: int, rights: str, offset: int, device: int, inode: int, name: str) -> bytes:

@@ -18,8 +18,8 @@ from typing import Any, Final
 import numpy as np
 
 from emu.machine import Machine
-from emu.mmu import Translation
 from emu.pte import PAGE_SHIFT
+from emu.tlb_contents import Translation
 
 from ..maps_view import NOT_THERE
 from .page_states import PageStates

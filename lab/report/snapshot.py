@@ -14,7 +14,6 @@ from kernel import Kernel, Process
 from kernel.address_space import AddressSpace
 from kernel.vma import Vma
 
-from ..maps_view import rights_of
 from .page_states import PageStates, StructPages, leaves, tables
 
 __all__ = ["MOST_SPACES", "Area", "Counters", "Snapshot", "Space", "SpaceState", "Watcher"]
@@ -162,4 +161,4 @@ class Watcher:
 
 
 def _area(mm: AddressSpace, vma: Vma) -> Area:
-    return Area(vma.start >> PAGE_SHIFT, vma.end >> PAGE_SHIFT, rights_of(vma), mm.name_of(vma))
+    return Area(vma.start >> PAGE_SHIFT, vma.end >> PAGE_SHIFT, vma.rights, mm.name_of(vma))
