@@ -1,48 +1,26 @@
-"""What `cr3 maps` shows: the VMAs of a process, the state of their pages, and what the kernel half maps.
-
->>> STATES["z"].name, STATES["z"].meaning
-('zero', 'read before it was ever written: the page of zeros that all share')
-"""
+"""What `cr3 maps` shows: the VMAs of a process, the state of their pages, and what the kernel half maps."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from emu.pte import PAGE_SHIFT, PAGE_SIZE
+from emu.pte import PAGE_SIZE
 from kernel import Kernel, Process
 from kernel.layout import CPU_ENTRY_AREA, DIRECT_MAP, KERNEL_TEXT, VMALLOC, VMEMMAP
-from kernel.pagewalk import MappedPage, mapped_pages, mapped_ranges
+from kernel.pagewalk import mapped_ranges
 from kernel.vma import Vma
 
-__all__ = ["STATES", "as_dict", "kernel_table", "page_map", "region", "vma_table"]
+from .page_states import NOT_THERE, STATES, PageReader, PageStates
+
+__all__ = ["as_dict", "kernel_table", "page_map", "region", "vma_table"]
 
 
-class PageState(NamedTuple):
-    """One of the things that a page can be."""
-
-    name: str
-    meaning: str
-    colour: str
-
-
-NOT_THERE: Final = "."
-STATES: Final = {
-    NOT_THERE: PageState("absent", "promised only: an access is a page fault", "bright_black"),
-    "z": PageState("zero", "read before it was ever written: the page of zeros that all share", "cyan"),
-    "f": PageState("file", "a page of a file, in the page cache", "green"),
-    "s": PageState("shared", "memory that is shared for ever (MAP_SHARED without a file)", "magenta"),
-    "p": PageState("private", "this process's own, written", "yellow"),
-    "c": PageState("cow", "another process has it too: who writes first gets a copy", "blue"),
-    "h": PageState("huge", "a part of a huge page", "bright_yellow"),
-    "w": PageState("swapped", "written to a swap area", "red"),
-}
-"""The character of each state in the page map. Those in memory have a frame of their own: f, s, p, c and h."""
 RESIDENT: Final = "fspch"
 ROW: Final = 64
 """Pages in a line of the page map."""
@@ -60,33 +38,19 @@ REGIONS: Final = (
 # --- the VMAs ---------------------------------------------------------------------------------------------------------
 
 
-def state_of(page: MappedPage, vma: Vma) -> str:
-    """The character of a page."""
-    if page.pfn is None:
-        return "w"
-    if page.is_zero_page:
-        return "z"
-    if page.is_huge:
-        return "h"
-    if page.is_anonymous:
-        return "p" if page.is_exclusive else "c"
-    return "s" if vma.backing is not None and vma.backing.is_shmem else "f"
-
-
-def states(kernel: Kernel, process: Process, vma: Vma) -> dict[int, str]:
-    """The characters of all pages that are more than a promise, by number in the VMA."""
-    found = mapped_pages(kernel, process.mm, vma.start, vma.end)
-    return {(page.va - vma.start) >> PAGE_SHIFT: state_of(page, vma) for page in found}
-
-
-def row_of(kernel: Kernel, process: Process, vma: Vma) -> dict[str, Any]:
+def row_of(process: Process, vma: Vma, pages: PageStates) -> dict[str, Any]:
     """A VMA with its pages counted."""
-    there = list(states(kernel, process, vma).values())
+    there = list(pages.within(vma.start, vma.end).values())
     return {
         **{"start": vma.start, "end": vma.end, "rights": vma.rights, "name": process.mm.name_of(vma)},
         **{"pages": vma.pages, "resident": sum(map(there.count, RESIDENT))},
         **{state.name: there.count(letter) for letter, state in STATES.items() if letter != NOT_THERE},
     }
+
+
+def _rows(kernel: Kernel, process: Process) -> list[dict[str, Any]]:
+    pages = PageReader(kernel).states(process.mm)
+    return [row_of(process, vma, pages) for vma in process.mm.vmas]
 
 
 def as_dict(kernel: Kernel, process: Process, when: str) -> dict[str, Any]:
@@ -97,7 +61,7 @@ def as_dict(kernel: Kernel, process: Process, when: str) -> dict[str, Any]:
         "program": process.image.path,
         "pid": process.pid,
         "moment": when,
-        "vmas": [row_of(kernel, process, vma) for vma in process.mm.vmas],
+        "vmas": _rows(kernel, process),
         "kernel": {
             name: [{"start": start, "end": end} for start, end in mapped_ranges(kernel, pgd)]
             for name, pgd in (("kernel_pgd", table.pgd), ("user_pgd", table.user_pgd))
@@ -107,7 +71,7 @@ def as_dict(kernel: Kernel, process: Process, when: str) -> dict[str, Any]:
 
 def vma_table(kernel: Kernel, process: Process, console: Console) -> None:
     """The VMAs as a table. All numbers count pages of 4 KiB."""
-    rows = [row_of(kernel, process, vma) for vma in process.mm.vmas]
+    rows = _rows(kernel, process)
     counts = [name for name in rows[0] if name not in ("start", "end", "rights", "name")] if rows else []
     table = _table("address", "rights", *counts, "name", right=counts)
     for row in rows:
@@ -123,9 +87,9 @@ def vma_table(kernel: Kernel, process: Process, console: Console) -> None:
 
 def page_map(kernel: Kernel, process: Process, console: Console) -> None:
     """Every page as a character, and what the characters mean."""
-    used = {NOT_THERE}
+    used, pages = {NOT_THERE}, PageReader(kernel).states(process.mm)
     for vma in process.mm.vmas:
-        there = states(kernel, process, vma)
+        there = pages.within(vma.start, vma.end)
         used |= set(there.values())
         title = f"{vma.start:08x}-{vma.end:08x} {vma.rights} {process.mm.name_of(vma)}"
         console.print(Text(title.rstrip(), style="bold"), soft_wrap=True)

@@ -17,7 +17,7 @@ from kernel import Result
 from kernel.pte import PROTNONE, SPECIAL, SWAP_OFFSET_MASK, SWAP_OFFSET_SHIFT, SWAP_TYPE_SHIFT
 
 from ..compare_view import cause_name
-from ..maps_view import STATES
+from ..page_states import STATES
 from ..session import Session
 from ..statistics import document as statistics_document
 from .faults import Fault, FaultLog, FaultPlace

@@ -21,8 +21,7 @@ from emu.machine import Machine
 from emu.pte import PAGE_SHIFT
 from emu.tlb_contents import Translation
 
-from ..maps_view import NOT_THERE
-from .page_states import PageStates
+from ..page_states import NOT_THERE, PageStates
 from .recorder import thinned
 from .snapshot import Area, Counters, Snapshot, Space
 

@@ -14,7 +14,7 @@ from kernel import Kernel, Process
 from kernel.address_space import AddressSpace
 from kernel.vma import Vma
 
-from .page_states import PageStates, StructPages, leaves, tables
+from ..page_states import PageReader, PageStates, tables
 
 __all__ = ["MOST_SPACES", "Area", "Counters", "Snapshot", "Space", "SpaceState", "Watcher"]
 
@@ -90,7 +90,7 @@ class Watcher:
     """Takes snapshots of one kernel, and knows every address space that it has seen."""
 
     def __init__(self, kernel: Kernel) -> None:
-        self._kernel, self._struct_pages = kernel, StructPages(kernel)
+        self._kernel, self._reader = kernel, PageReader(kernel)
         self.spaces: dict[int, Space] = {}
         self.too_many: set[int] = set()
         self._last: dict[int, bytes] = {}
@@ -144,8 +144,7 @@ class Watcher:
         )
 
     def _state(self, mm: AddressSpace) -> SpaceState:
-        found = leaves(self._kernel.machine.ram, mm.page_table.pgd)
-        return SpaceState(tuple(_area(mm, vma) for vma in mm.vmas), self._struct_pages.states(mm, found))
+        return SpaceState(tuple(_area(mm, vma) for vma in mm.vmas), self._reader.states(mm))
 
     def _tables(self, there: Iterable[AddressSpace]) -> dict[int, bytes]:
         """The bytes of all tables; those that did not change are the same objects as last time."""

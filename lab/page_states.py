@@ -1,14 +1,14 @@
 """The state of every page of an address space, for all of its pages at once.
 
-`cr3 maps` asks page by page, which is easy to read. A report looks hundreds of times at thousands of pages, so it reads
-whole tables: 512 entries, and the words of 512 struct pages, are one numpy expression.
+A report looks hundreds of times at thousands of pages, so whole tables are read at once: 512 entries, and the words of
+512 struct pages, are one numpy expression.
 
 >>> from emu import Machine
 >>> from emu.assembler import assemble_source
 >>> from kernel import Kernel
 >>> kernel = Kernel(Machine(ram="16M"))
 >>> mm = kernel.spawn(assemble_source("_start: jmp _start")).mm
->>> pages = StructPages(kernel).states(mm, leaves(kernel.machine.ram, mm.page_table.pgd))
+>>> pages = PageReader(kernel).states(mm)
 >>> [hex(page) for page in pages.numbers], pages.letters  # the stack, with the program's arguments
 (['0x7fffffffe'], b'p')
 """
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,19 +27,41 @@ from emu.ram import Ram
 from emu.walk_report import page_walk
 from kernel import Kernel
 from kernel.address_space import AddressSpace
-from kernel.compound import COUNTS, FLAGS, MAPCOUNT, STRUCT_PAGE_SIZE
+from kernel.compound import COUNTS, FLAGS, HPAGE_PMD_NR, MAPCOUNT, STRUCT_PAGE_SIZE
 from kernel.layout import VMEMMAP
 from kernel.page_table import KERNEL_HALF, TOP_LEVEL
 from kernel.pages import ANONYMOUS
 from kernel.pte import MAPPED, SPECIAL
 
-__all__ = ["Leaves", "PageStates", "StructPages", "Table", "leaves", "tables"]
+__all__ = ["NOT_THERE", "STATES", "PageReader", "PageState", "PageStates", "Table", "tables"]
 
 Words = npt.NDArray[np.uint64]
 ENTRIES: Final = PAGE_SIZE // 8
 PRESENT, LARGE = int(Pte.P), int(Pte.PS)
 WORDS_OF_STRUCT_PAGE: Final = STRUCT_PAGE_SIZE // 8
 STRUCT_PAGES_OF_PAGE: Final = PAGE_SIZE // STRUCT_PAGE_SIZE
+
+
+class PageState(NamedTuple):
+    """One of the things that a page can be."""
+
+    name: str
+    meaning: str
+    colour: str
+
+
+NOT_THERE: Final = "."
+STATES: Final = {
+    NOT_THERE: PageState("absent", "promised only: an access is a page fault", "bright_black"),
+    "z": PageState("zero", "read before it was ever written: the page of zeros that all share", "cyan"),
+    "f": PageState("file", "a page of a file, in the page cache", "green"),
+    "s": PageState("shared", "memory that is shared for ever (MAP_SHARED without a file)", "magenta"),
+    "p": PageState("private", "this process's own, written", "yellow"),
+    "c": PageState("cow", "another process has it too: who writes first gets a copy", "blue"),
+    "h": PageState("huge", "a part of a huge page", "bright_yellow"),
+    "w": PageState("swapped", "written to a swap area", "red"),
+}
+"""The character of each state in the page map. Those in memory have a frame of their own: f, s, p, c and h."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,17 +129,23 @@ def leaves(ram: Ram, pgd: int) -> Leaves:
 
 @dataclass(frozen=True, slots=True)
 class PageStates:
-    """Which pages are more than a promise: their numbers in order, and a letter of `maps_view.STATES` for each."""
+    """Which pages are more than a promise: their numbers in order, and a letter of `STATES` for each."""
 
     numbers: npt.NDArray[np.int64]
     letters: bytes
 
+    def within(self, start: int, end: int) -> dict[int, str]:
+        """The letters of the pages from one address up to another, by number from the first one on."""
+        first, last = np.searchsorted(self.numbers, (start >> PAGE_SHIFT, end >> PAGE_SHIFT))
+        numbers = (self.numbers[first:last] - (start >> PAGE_SHIFT)).tolist()
+        return dict(zip(numbers, self.letters[first:last].decode(), strict=True))
 
-class StructPages:
-    """All struct pages of a kernel, read where they lie in RAM."""
+
+class PageReader:
+    """Reads page tables and all struct pages of a kernel where they lie in RAM."""
 
     def __init__(self, kernel: Kernel) -> None:
-        self._ram = kernel.machine.ram
+        self._kernel, self._ram = kernel, kernel.machine.ram
         frames = self._ram.size >> PAGE_SHIFT
         pgd = kernel.manager.kernel_half.pgd
         walks = (page_walk(self._ram, pgd, VMEMMAP + at) for at in range(0, frames * STRUCT_PAGE_SIZE, PAGE_SIZE))
@@ -129,14 +157,23 @@ class StructPages:
         words: Words = self._ram.words[self._places[page] + place * WORDS_OF_STRUCT_PAGE + number]
         return words
 
-    def states(self, mm: AddressSpace, found: Leaves) -> PageStates:
+    def _alone(self, pfns: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Whether no other entry maps a frame, nor the huge page that it is a part of."""
+        alone: npt.NDArray[np.bool_] = (self._words(pfns, COUNTS) & np.uint64(MAPCOUNT)) == 1
+        whole = [page.head for page in self._kernel.pages.compounds.values() if page.entire and page.parts]
+        if whole:
+            alone &= ~np.isin(pfns & -HPAGE_PMD_NR, whole)
+        return alone
+
+    def states(self, mm: AddressSpace) -> PageStates:
         """The state of every page that an entry tells of."""
+        found = leaves(self._ram, mm.page_table.pgd)
         entries = found.entries
         mapped = (entries & np.uint64(MAPPED)) != 0
         inverted = np.where(entries & np.uint64(PRESENT), entries, entries ^ np.uint64(ADDRESS_MASK))
         pfns = np.where(mapped, (inverted & np.uint64(ADDRESS_MASK)) >> np.uint64(PAGE_SHIFT), 0).astype(np.int64)
         anonymous = mapped & ((self._words(pfns, FLAGS) & np.uint64(ANONYMOUS)) != 0)
-        alone = (self._words(pfns, COUNTS) & np.uint64(MAPCOUNT)) == 1
+        alone = self._alone(pfns)
         letters = np.full(len(entries), ord("f"), np.uint8)
         letters[anonymous & alone] = ord("p")
         letters[anonymous & ~alone] = ord("c")
