@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from .cache_state import CacheInstruction
 from .instruction import Instruction, decode_block
 from .pte import PAGE_SIZE
 from .state import Block, State, Tail
@@ -79,9 +80,11 @@ class BlockTable:
     def __init__(self, state: State, find: Callable[[int], int]) -> None:
         self._state, self._find = state, find
         self.is_models: Callable[[Instruction], bool] = lambda _one: False
+        self.cache_instruction: Callable[[Instruction, int], CacheInstruction | None] = lambda _one, _va: None
         self._instructions: dict[int, tuple[Instruction, ...]] = {}
         self._places: dict[int, dict[int, Place]] = {}
-        self._tails: dict[int, object] = {}  # keeps alive what native code reads
+        self._tails: dict[int, object] = {}  # keep alive what native code reads
+        self._on_caches: dict[int, object] = {}
         self._allocate(FIRST_SIZE)
 
     def _allocate(self, size: int) -> None:
@@ -105,8 +108,11 @@ class BlockTable:
         self._instructions[s.block_key] = instructions
         self._places.pop(s.block_key, None)
         block = Block(key=s.block_key, va=s.block_va, checksum=s.stop_value, instructions=len(instructions))
-        va, watched = s.block_va, []
+        va, watched, on_caches = s.block_va, [], []
         for one in instructions:
+            on_cache = self.cache_instruction(one, va)
+            if on_cache is not None:
+                on_caches.append(on_cache)
             is_models = not block.model_va and self.is_models(one)
             if is_models:
                 block.model_va = va
@@ -115,13 +121,16 @@ class BlockTable:
             else:
                 block.reads += one.reads
                 block.writes += one.writes
-            if is_models or one.rep or one.rotates_through_carry or one.stores_condition:
+            if on_cache or is_models or one.rep or one.rotates_through_carry or one.stores_condition:
                 watched.append(va)
             va += one.size
         block.ends_in_jump = instructions[-1].name.startswith(JUMPS)
         block.is_watched = bool(watched)
         is_told = any(one.name in TOLD for one in instructions)
         block.is_plain = not watched and not is_told and s.block_va % PAGE_SIZE + len(code) <= PAGE_SIZE
+        if on_caches:
+            kept = self._on_caches[s.block_key] = (CacheInstruction * (len(on_caches) + 1))(*on_caches)
+            block.cache_instructions = ctypes.addressof(kept)
         index = self._find(s.block_key)
         self._table[index] = block
         if is_told:
@@ -176,4 +185,5 @@ class BlockTable:
         self._instructions.clear()
         self._places.clear()
         self._tails.clear()
+        self._on_caches.clear()
         self._allocate(len(self._table))

@@ -34,6 +34,7 @@ __all__ = [
     "flush_all",
     "flush_line",
     "is_cached",
+    "prefetch_beyond",
     "touch",
     "touch_range",
     "wait_for_loads",
@@ -48,7 +49,7 @@ VALID: Final = 1
 L1D, L1I, L2, LLC = int(CacheLevel.L1D), int(CacheLevel.L1I), int(CacheLevel.L2), int(CacheLevel.LLC)
 LEVELS: Final = int(CacheLevel.MEMORY)
 MEMORY: Final = int(CacheLevel.MEMORY)
-READ, FETCH = int(CacheUse.READ), int(CacheUse.FETCH)
+READ, FETCH, PREFETCH = int(CacheUse.READ), int(CacheUse.FETCH), int(CacheUse.PREFETCH)
 CACHE_FILL: Final = int(Event.CACHE_FILL)
 
 
@@ -175,6 +176,14 @@ def cache_access(s: Any, pa: Any, use: Any) -> Any:
     if _hits(array, line):
         return array.latency
     return _bring(s, level, line, use)
+
+
+@native
+def prefetch_beyond(s: Any, pa: Any) -> None:
+    """Bring a line into the L2 and what is behind it, unless it is as near already."""
+    line = pa & LINE | VALID
+    if _find(s.cache[L1D], line) < 0 and not _hits(s.cache[L2], line):
+        _bring(s, L2, line, PREFETCH)
 
 
 @native

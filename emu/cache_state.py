@@ -10,7 +10,7 @@ import ctypes
 from ctypes import c_uint64
 from enum import IntEnum
 
-__all__ = ["CacheArray", "CacheLevel", "CacheUse"]
+__all__ = ["CacheAction", "CacheArray", "CacheInstruction", "CacheLevel", "CacheUse"]
 
 
 class CacheLevel(IntEnum):
@@ -31,6 +31,32 @@ class CacheUse(IntEnum):
     FETCH = 2
     WALK = 3  # an entry of a page table
     PREFETCH = 4
+
+
+class CacheAction(IntEnum):
+    """What an instruction of `cache_control.py` does."""
+
+    END = 0  # no instruction: the list of a block's ends here
+    FLUSH = 1
+    PREFETCH = 2
+    PREFETCH_L2 = 3
+    WAIT = 4
+
+
+class CacheInstruction(ctypes.Structure):
+    """An instruction of a block that acts on caches, and how the address of its operand is formed."""
+
+    _fields_ = (
+        ("va", c_uint64),
+        ("action", c_uint64),
+        ("base", c_uint64),  # number of a register, 16: RIP of the next instruction, 17: none
+        ("index", c_uint64),  # number of a register, 17: none
+        ("scale", c_uint64),
+        ("displacement", c_uint64),
+        ("mask", c_uint64),  # of 32-bit or 64-bit addresses
+        ("segment", c_uint64),  # host address of the segment's base; 0: it is 0
+        ("next_va", c_uint64),
+    )
 
 
 class CacheArray(ctypes.Structure):

@@ -20,6 +20,7 @@ from numba import types
 
 from .accesses import ask, complete, look_at_access
 from .cache import fetch_lines
+from .cache_control import act_on_caches
 from .counting import NOWHERE, block_size, count_again, count_block
 from .cycles import read_time_stamp
 from .fetch import (
@@ -77,6 +78,7 @@ STOP_VMCALL, STOP_REFETCH, STOP_DANGER = int(Stop.VMCALL), int(Stop.REFETCH), in
 BAD_PHYSICAL: Final = int(Fault.BAD_PHYSICAL)
 GENERAL_PROTECTION: Final = 13
 ENV_RCX: Final = 1
+NEVER: Final = (1 << 63) - 1
 ENV_CC_OP: Final = 21
 CC_OP_EFLAGS: Final = 1
 
@@ -223,8 +225,14 @@ def block(uc: Any, va: Any, size: Any, user_data: Any) -> None:
 
 @entry(void(word, word, int32, word))
 def block_through_caches(uc: Any, va: Any, size: Any, user_data: Any) -> None:
-    """UC_HOOK_BLOCK with caches: a block that begins fetches its lines. A REP is fetched once."""
+    """UC_HOOK_BLOCK with caches: a block that begins fetches its lines. A REP is fetched once.
+
+    Waiting takes time, too, so the instruction deadline is over when that alone may have made the timer due.
+    """
     s = state_at(user_data, 0)
+    if s.load_cycles + s.fetch_cycles + s.walk_cycles >= s.stall_limit:
+        s.deadline = s.instructions
+        s.stall_limit = NEVER
     if not count_again(s, va, word(size)):
         count_block(s, va, word(size))
         if s.stop != 0 or s.repeats:
@@ -247,6 +255,8 @@ def _watch(s: Any, va: Any) -> None:
         s.reads += current.rep_reads
         s.writes += current.rep_writes
         s.rep_rcx = rcx
+    elif current.cache_instructions:
+        act_on_caches(s, current.cache_instructions, va)
 
 
 @entry(void(word, word, int32, word))

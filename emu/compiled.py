@@ -24,8 +24,8 @@ __all__ = ["addresses", "cache_file"]
 
 _SOURCES = (
     *("native", "records", "state", "cache_state", "pte", "tlb", "cache", "cycles", "walk", "soft_tlb", "recorder"),
-    *("translate", "transfer", "fetch", "counting", "refused", "accesses", "callbacks", "window", "delivery"),
-    "services",
+    *("translate", "transfer", "fetch", "counting", "refused", "accesses", "cache_control", "callbacks", "window"),
+    *("delivery", "services"),
 )
 _PREFIX = "cr3_"
 _UNUSED_SYMBOLS = (
@@ -73,7 +73,7 @@ def cache_file() -> Path:
 def _link() -> bytes:
     """Compile all entries and link them into one object file."""
     os.environ.setdefault("NUMBA_OPT", "0")  # each entry would be optimised with all it calls; once is enough
-    for name in ("callbacks", "window", "delivery", "services"):
+    for name in ("cache_control", "callbacks", "window", "delivery", "services"):
         import_module(f"emu.{name}")
     from .native import ENTRIES, RARE
 

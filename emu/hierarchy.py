@@ -11,8 +11,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from .cache_state import CacheLevel, CacheUse
+from .cache_state import CacheAction, CacheInstruction, CacheLevel, CacheUse
+from .instruction import Instruction
 from .profile import Cache, Profile
+from .softcore import GPR_NAMES
 from .state import State
 
 __all__ = ["CACHE_NAMES", "Hierarchy"]
@@ -23,6 +25,18 @@ CACHE_NAMES: Final = ("l1d", "l1i", "l2", "llc")
 REPLACEMENT: Final = {"lru": 2, "plru": 3}
 """As `tlb.Policy` numbers them."""
 EVERYTHING: Final = -1
+MASK64: Final = (1 << 64) - 1
+
+_ACTIONS: Final = {
+    "clflush": CacheAction.FLUSH,
+    "lfence": CacheAction.WAIT,
+    "mfence": CacheAction.WAIT,
+    **dict.fromkeys(("prefetcht0", "prefetchnta", "prefetchw", "prefetch"), CacheAction.PREFETCH),
+    **dict.fromkeys(("prefetcht1", "prefetcht2"), CacheAction.PREFETCH_L2),
+}
+"""By instruction. The other encodings of 0F 0D and 0F 18 are NOPs on these parts."""
+
+_REGISTERS: Final = (*GPR_NAMES, "rip", "")
 
 
 class Hierarchy:
@@ -38,6 +52,7 @@ class Hierarchy:
         self._is_cached = ctypes.CFUNCTYPE(word, word, word, word)(code["is_cached_entry"])
         self._flush = ctypes.CFUNCTYPE(None, word, word)(code["flush_line_entry"])
         self._wait = ctypes.CFUNCTYPE(None, word)(code["wait_entry"])
+        self._has_prefetchw = profile.features.prefetchw
         if is_on:
             self._build(profile)
 
@@ -61,6 +76,28 @@ class Hierarchy:
         words = np.zeros(count, dtype=np.uint64)
         self._storage.append(words)
         return int(words.ctypes.data)
+
+    def instruction(self, one: Instruction, va: int) -> CacheInstruction | None:
+        """What native code must know of an instruction at `va` to act on the caches; None: it does not."""
+        action = _ACTIONS.get(one.name, CacheAction.END)
+        if one.name == "prefetchw" and not self._has_prefetchw:
+            action = CacheAction.END
+        if action == CacheAction.WAIT:
+            return CacheInstruction(va=va, action=action)
+        if action == CacheAction.END or one.memory is None:
+            return None
+        m, s = one.memory, self._state
+        return CacheInstruction(
+            va=va,
+            next_va=va + one.size,
+            action=action,
+            base=_REGISTERS.index(m.base),
+            index=_REGISTERS.index(m.index),
+            scale=m.scale,
+            displacement=m.displacement & MASK64,
+            mask=(1 << m.address_bits) - 1,
+            segment={"fs": s.fs_base, "gs": s.gs_base}.get(m.segment, 0),
+        )
 
     def access(self, pa: int, use: CacheUse) -> int:
         """Look up the line of a physical address, and bring it. Returns its latency in cycles; no time passes."""
@@ -88,6 +125,11 @@ class Hierarchy:
     def wait_for_loads(self) -> None:
         """Let the time pass until the last load has its data (LFENCE, and what serialises)."""
         self._wait(self._address)
+
+    @property
+    def stalled(self) -> int:
+        """Cycles so far of waiting for caches and page walks."""
+        return int(self._state.load_cycles + self._state.fetch_cycles + self._state.walk_cycles)
 
     def lines(self, level: CacheLevel) -> set[int]:
         """Physical addresses of the lines that a cache holds now."""

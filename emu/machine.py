@@ -26,7 +26,7 @@ from typing import Any, Final
 
 from unicorn import x86_const as x86
 
-from . import privileged, silent  # noqa: F401 - it registers its instructions
+from . import cache_instructions, privileged, silent  # noqa: F401 - they register their instructions
 from .clock import Clock
 from .compiled import addresses
 from .control import Control, Msr, is_canonical
@@ -105,6 +105,7 @@ class Machine(Observed):
         self.caches = Hierarchy(self.state, self.profile, caches, code)
         self.cpu = Cpu(self.state, self.ram, self.mmu, chosen, code)
         self.cpu.blocks.is_models = privileged.is_models
+        self.cpu.blocks.cache_instruction = self.caches.instruction
         self.clock = Clock(self.state, self.costs, self.profile.cpu.frequency_mhz, code)
         self.events = Hub()
         self.control = Control(self.mmu, self._flushed, soft_flush=self.cpu.flush_soft_tlb)
@@ -312,11 +313,12 @@ class Machine(Observed):
 
     def _arm(self) -> None:
         """Set the instruction deadline: the limit, or the earliest moment at which the timer can be due."""
-        deadline = self.max_instructions
+        deadline, self.state.stall_limit = self.max_instructions, NEVER
         if self._shadow == self.state.instructions:
             deadline = min(deadline, self._shadow + 1)
         elif self._timer is not None:
             left = max(self._timer[0] - self.clock.now, 1 if self.cpu.interrupt_flag else MASKED_POLL)
+            self.state.stall_limit = self.caches.stalled + left
             deadline = min(deadline, self.state.instructions + left * self.costs.instructions_per_cycle)
         self.state.deadline = deadline
         self.state.iteration_limit = max(self.max_instructions, LEAST_ITERATIONS)

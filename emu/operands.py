@@ -15,7 +15,7 @@ from .softcore import GPR_NAMES
 if TYPE_CHECKING:
     from .machine import Machine
 
-__all__ = ["address", "load", "pop", "push", "register", "set_register", "store"]
+__all__ = ["address", "load", "physical", "pop", "push", "register", "set_register", "store"]
 
 RSP: Final = 4
 MASK64: Final = (1 << 64) - 1
@@ -77,6 +77,11 @@ def store(machine: Machine, va: int, data: bytes, *, stack: bool = False) -> Non
         machine.caches.touch(pa, n, CacheUse.WRITE)
         machine.ram.write(pa, data[:n])
         data = data[n:]
+
+
+def physical(machine: Machine, va: int, access: Access, *, stack: bool = False) -> int:
+    """Physical address of one byte, checked for an access that is not made. Raises what `load` raises."""
+    return _translate(machine, va, 1, access, stack)[0][0]
 
 
 def push(machine: Machine, data: bytes) -> None:

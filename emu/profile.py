@@ -97,6 +97,9 @@ class Features:
     nx: Flag  # EFER.NXE: no-execute
     page1g: Flag  # 1 GiB pages
     la57: Flag  # CR4.LA57: 5-level paging
+    clflushopt: Flag
+    clwb: Flag
+    prefetchw: Flag
 
 
 @dataclass(frozen=True, slots=True)

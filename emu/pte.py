@@ -21,6 +21,7 @@ from typing import Final
 
 __all__ = [
     "ADDRESS_MASK",
+    "ANY_RIGHTS",
     "CR3_NOFLUSH",
     "IMPLICIT",
     "INDEX_MASK",
@@ -73,6 +74,9 @@ class Access(IntEnum):
 
 IMPLICIT: Final = 4
 """Added to an access: made by the processor itself (IDT, TSS, GDT), with supervisor rights at any CPL (SDM 4.6.1)."""
+
+ANY_RIGHTS: Final = 8
+"""Added to an access: only the translation is asked for, whatever its rights, as a prefetch does."""
 
 
 class Cr0(IntFlag):

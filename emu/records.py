@@ -8,11 +8,13 @@ from typing import Any
 import numba
 import numpy as np
 
+from .cache_state import CacheInstruction
 from .native import call, native, reference, words
 from .state import Block, State, Tail, TlbEntry, Window, WindowBlock, WindowFrame
 
 __all__ = [
     "block_at",
+    "cache_instruction_at",
     "entry_at",
     "leave",
     "notify",
@@ -52,6 +54,7 @@ state_at = reference(record_type(State))
 entry_at = reference(record_type(TlbEntry))
 block_at = reference(record_type(Block))
 tail_at = reference(record_type(Tail))
+cache_instruction_at = reference(record_type(CacheInstruction))
 window_at = reference(record_type(Window))
 window_block_at = reference(record_type(WindowBlock))
 window_frame_at = reference(record_type(WindowFrame))

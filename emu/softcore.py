@@ -91,6 +91,7 @@ class Softcore:
         self.old_exception_address = self.env + ENV_OLD_EXCEPTION
         self.is_software_address = self.env + ENV_IS_INT
         self.gs_base_address = self._find_base(uc, x86.UC_X86_REG_GS_BASE)
+        self.fs_base_address = self._find_base(uc, x86.UC_X86_REG_FS_BASE)
         self.soft_tlb_address = self.env + SOFT_TLB
         self.soft_used_address = self.env + SOFT_USED
         self.soft_victims_address = self.env + SOFT_VICTIMS
@@ -127,7 +128,8 @@ class Softcore:
     def share(self, state: State) -> None:
         """Tell native code where Unicorn keeps things."""
         state.uc, state.env, state.nesting = self._handle, self.env, self.nesting_address
-        state.gs_base, state.is_software = self.gs_base_address, self.is_software_address
+        state.gs_base, state.fs_base = self.gs_base_address, self.fs_base_address
+        state.is_software = self.is_software_address
         state.old_exception = self.old_exception_address
         state.invalid_address = ctypes.addressof(self.invalid_address)
         state.soft_tlb, state.soft_used = self.soft_tlb_address, self.soft_used_address

@@ -165,7 +165,7 @@ class Block(ctypes.Structure):
         ("rep_writes", c_uint64),
         ("rep_mask", c_uint64),  # of RCX: 32 or 64 bits
         ("tails", c_uint64),  # host address of a Tail for every byte, once an instruction of it was looked for; or 0
-        ("padding", c_uint64),  # to 128 bytes, so that the place of a block is found with a shift
+        ("cache_instructions", c_uint64),  # host address of a list, or 0; with it a block has 128 bytes: a shift
     )
 
 
@@ -268,6 +268,7 @@ class State(ctypes.Structure):
         ("soft_victims", c_uint64),
         ("old_exception", c_uint64),  # address of an int32
         ("gs_base", c_uint64),  # address of the GS base
+        ("fs_base", c_uint64),
         ("nesting", c_uint64),  # address of an int32: 2 while Unicorn looks up its exit addresses
         ("unsynced", c_uint64),  # address of the word with the bit below, if the access engine may use it; or 0
         ("unsynced_bit", c_uint64),  # set: Unicorn does not restore RIP and flags before it tells of an access
@@ -327,6 +328,7 @@ class State(ctypes.Structure):
         ("cache", CacheArray * 4),  # by CacheLevel
         ("llc_is_inclusive", c_uint64),
         ("dram_latency", c_uint64),
+        ("stall_limit", c_uint64),  # look at the timer when so many cycles were waited for caches and walks
         ("load_is_pending", c_uint64),  # a load was executed that nobody has waited for
         # code
         ("fast_page", c_uint64),  # the page being executed, | 1, while nothing can have changed on it
@@ -411,6 +413,7 @@ class State(ctypes.Structure):
         ("accessed_assists", c_uint64),
         ("dirty_assists", c_uint64),
         ("soft_flushes", c_uint64),
+        ("other_lookups", c_uint64),  # of the DTLB, by what is neither a load nor a store: CLFLUSH, PREFETCHh
         ("seen_reads", c_uint64),  # by the access engine's hooks
         ("seen_writes", c_uint64),
         ("crossing_va", c_uint64),  # an access whose second page is not there yet: told when it is; 0: none

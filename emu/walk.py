@@ -18,7 +18,7 @@ from typing import Any, Final
 from .cache import cache_access
 from .cache_state import CacheUse
 from .native import native, words
-from .pte import ADDRESS_MASK, IMPLICIT, Access, ErrorCode, Pte
+from .pte import ADDRESS_MASK, ANY_RIGHTS, IMPLICIT, Access, ErrorCode, Pte
 from .state import Fault, TlbKind
 from .tlb import find_in, insert, use
 
@@ -78,6 +78,8 @@ def refuse(s: Any, access: Any, reason: Any) -> Any:
 @native
 def permitted(s: Any, leaf: Any, access: Any) -> Any:
     """Whether the rights of all levels together allow the access (SDM 4.6.1)."""
+    if access & ANY_RIGHTS:
+        return True
     kind = access & KIND
     if _is_user(s, access):
         if not leaf & U:

@@ -53,7 +53,7 @@ def _accesses(retired: tuple[int, int, int]) -> dict[str, int]:
 def _tlb(kernel: Kernel) -> dict[str, Any]:
     """Hits are accesses minus misses; the STLB is asked once for every first-level miss."""
     s = kernel.machine.state
-    asked = (s.instructions, s.reads + s.writes, s.misses[0] + s.misses[1])
+    asked = (s.instructions, s.reads + s.writes + s.other_lookups, s.misses[0] + s.misses[1])
     tables = {
         name: {"hits": 0 if s.no_tlb else asked[i] - s.misses[i], "misses": s.misses[i], "evictions": s.evictions[i]}
         for i, name in enumerate(TLBS)

@@ -6,15 +6,18 @@ from dataclasses import replace
 from random import Random
 
 import pytest
-from bare import SKYLAKE, Bare
+from bare import END, SKYLAKE, USER, USER_CODE, Bare
 from cache_model import LINE, PlainCaches
 from command import program, source, stats
 from test_engines import COUNTERS, Scene
 
-from emu import InputError, Machine, load_profile, profile_names
+from emu import InputError, Machine, Pte, load_profile, profile_names
 from emu.cache_state import CacheLevel, CacheUse
+from emu.control import Msr
+from emu.cpuid import cpuid
 from emu.hierarchy import CACHE_NAMES
 from emu.profile import Cache, Caches, Profile
+from emu.state import TlbKind
 
 USES = {use.name.lower(): use for use in CacheUse}
 
@@ -125,19 +128,19 @@ FAR = {"l1d": [], "l2": range(1 << 12, 9 << 12, 1 << 12), "llc": range(1 << 16, 
 """How far from a line others lie that drive it out of what is nearer than this cache."""
 
 
-def timed(instruction: str, place: str) -> int:
+def timed(instruction: str, place: str, result: str = "eax") -> int:
     """Cycles that two RDTSCP show around an instruction, in the middle of a block, with its line where it is said."""
     bare = Bare(whole(SKYLAKE), caches=True)
     pa, caches = bare.map(0x600000), bare.machine.caches
     for _ in range(2):  # the first time brings code and translations
-        bare.user(TIMED.format(instruction))
+        bare.user(TIMED.format(instruction).replace("sub eax", f"sub {result}"))
         if place == "memory":
             caches.flush_line(pa)
         else:
             for distance in (0, *FAR[place]):
                 caches.access(pa + distance, CacheUse.READ)
         bare.run()
-    return bare["rax"]
+    return bare["r" + result[1:]]
 
 
 def test_rdtscp_shows_the_latency_of_one_load():
@@ -146,6 +149,133 @@ def test_rdtscp_shows_the_latency_of_one_load():
         assert timed("mov rdx, [rbx]", place) - nothing == getattr(caches, place).latency
     assert timed("mov rdx, [rbx]", "memory") - nothing == caches.dram_latency
     assert timed("mov [rbx], rdx", "memory") == nothing, "a store waits for nothing"
+
+
+def test_a_fence_waits_for_loads():
+    """RDTSC itself does not wait, so a hit shows only with LFENCE or MFENCE before it."""
+    for fence, waits in (("lfence", True), ("mfence", True), ("sfence", False), ("nop", False)):
+        shown = timed(f"mov rdx, [rbx]; {fence}; rdtsc; mov edi, eax; lfence", "l1d", result="edi")
+        plain = timed(f"nop; {fence}; rdtsc; mov edi, eax; lfence", "l1d", result="edi")
+        assert shown - plain == (SKYLAKE.caches.l1d.latency if waits else 0)
+
+
+def test_a_timer_is_not_late_because_a_program_waits_for_memory():
+    """The machine looks at the timer by instructions; when each of them waits for memory, it looks sooner."""
+    for caches in (False, True):
+        bare = Bare(caches=caches)
+        for page in range(0x600000, 0x600000 + (64 << 12), 1 << 12):
+            bare.map(page)
+        bare.user("mov rbx, 0x600000; again: mov rax, [rbx]; clflush [rbx]; jmp again")
+        bare.cpu.interrupt_flag = True
+        bare.machine.set_timer(1_000_000, 0x30)
+        assert bare.run().vector == 0x30
+        assert 1_000_000 <= bare.machine.clock.now < 1_050_000
+
+
+# --- instructions ---------------------------------------------------------------------------------------------
+
+AREA, SUPERVISOR, MISSING, NOT_CANONICAL = 0x600000, 0x601000, 0x602000, 1 << 60
+LINE_THERE = AREA + 0x488
+
+
+def ran(instruction: str, rdi: int = LINE_THERE, cpu: Profile = SKYLAKE) -> Bare:
+    """A machine on which a user executed one instruction, with the lines of a page in the caches."""
+    bare = Bare(cpu, caches=True)
+    pa = bare.map(AREA)
+    bare.map(SUPERVISOR, flags=USER & ~Pte.U)
+    for line in range(pa, pa + 4096, 64):
+        bare.machine.caches.access(line, CacheUse.READ)
+    bare.machine.write_msr(Msr.GS_BASE, AREA)
+    bare.user(instruction)
+    bare["rdi"], bare["r9"] = rdi, 1
+    bare.run()
+    return bare
+
+
+@pytest.mark.parametrize("flush", ["clflush", "clflushopt"])
+def test_a_flush_drops_one_line_from_every_cache(flush):
+    far = LINE_THERE - USER_CODE - (8 if flush == "clflush" else 9)
+    for operand, rdi in (
+        ("[rdi]", LINE_THERE),
+        ("[edi + 8]", LINE_THERE - 8 + (1 << 40)),
+        ("[rdi + 4 * r9 - 64]", LINE_THERE + 60),
+        (f"[rip + {far}]", 0),
+        ("gs:[rdi]", LINE_THERE - AREA),
+    ):
+        bare = ran(f"{flush} {operand}", rdi)
+        held = [
+            [bare.machine.caches.holds(level, bare.physical(LINE_THERE) + line) for line in (-64, 0, 64)]
+            for level in (CacheLevel.L1D, CacheLevel.L2, CacheLevel.LLC)
+        ]
+        assert (bare.last.vector, held) == (END, [[True, False, True]] * 3), operand
+
+
+@pytest.mark.parametrize("flush", ["clflush", "clflushopt"])
+@pytest.mark.parametrize("caches", [True, False])
+def test_a_flush_is_checked_like_a_load(flush, caches):
+    """SDM Vol. 2A, CLFLUSH: all permission checks and faults of a byte load; it sets A, and not D."""
+    for rdi, fault, code in ((MISSING, "#PF", 4), (SUPERVISOR, "#PF", 5), (NOT_CANONICAL, "#GP", 0)):
+        bare = Bare(caches=caches)
+        bare.map(AREA)
+        bare.map(SUPERVISOR, flags=USER & ~Pte.U)
+        bare.user(f"nop; mov rdi, {rdi}; {flush} [rdi]; nop")
+        frame = bare.run()
+        assert (frame.name, frame.error_code, frame.rip) == (fault, code, USER_CODE + 1 + (10 if rdi >> 32 else 7))
+        assert fault == "#GP" or frame.cr2 == rdi
+    bare = Bare(caches=caches)
+    bare.map(AREA)
+    bare.user(f"mov rbp, {NOT_CANONICAL}; {flush} [rbp]")
+    assert bare.run().name == "#SS"
+    bare.user(f"mov edi, {AREA}; {flush} [rdi]")
+    assert (bare.run().vector, bare.ram.load64(bare.entry(AREA)) & (Pte.A | Pte.D)) == (END, Pte.A)
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_clflushopt_clwb_and_cpuid_are_as_the_profile_says(name):
+    cpu = load_profile(name)
+    ebx7, ecx, edx1 = (cpuid(cpu, leaf, 0)[word] for leaf, word in ((7, 1), (0x8000_0001, 2), (1, 3)))
+    features = {"clflushopt": ebx7 >> 23 & 1, "clwb": ebx7 >> 24 & 1, "prefetchw": ecx >> 8 & 1}
+    assert features == {feature: getattr(cpu.features, feature) for feature in features}
+    assert edx1 >> 19 & 1, "CLFLUSH"
+    for instruction in ("clflushopt", "clwb"):
+        bare = ran(f"{instruction} [rdi]", cpu=cpu)
+        assert bare.last.name == ("int 0x20" if features[instruction] else "#UD")
+        holds = bare.machine.caches.holds(CacheLevel.L1D, bare.physical(LINE_THERE))
+        assert holds != (instruction == "clflushopt" and features[instruction])
+    assert ran("lock clflush [rdi]").last.name == "#UD"
+
+
+PREFETCHES = {"prefetcht0": "l1d", "prefetchnta": "l1d", "prefetchw": "l1d", "prefetcht1": "l2", "prefetcht2": "l2"}
+
+
+@pytest.mark.parametrize("prefetch", PREFETCHES)
+def test_a_prefetch_brings_a_line_and_a_translation_and_never_faults(prefetch):
+    bare = Bare(caches=True)
+    pa = bare.map(AREA, flags=USER & ~Pte.W)
+    bare.map(SUPERVISOR, flags=USER & ~Pte.U)
+    fills: list[tuple[str, int, str]] = []
+    bare.machine.events.on("cache_fill", lambda event: fills.append((event.cache, event.pa, event.use)))
+    for rdi in (MISSING, NOT_CANONICAL, SUPERVISOR, AREA + 100):
+        bare.user(f"{prefetch} [rdi]")
+        bare["rdi"] = rdi
+        assert bare.run().vector == END
+    assert [fill for fill in fills if fill[2] == "prefetch"] == [(PREFETCHES[prefetch], pa + 64, "prefetch")]
+    assert {entry.va for entry in bare.machine.mmu.entries(TlbKind.DTLB)} >= {AREA}
+    assert bare.ram.load64(bare.entry(AREA)) & (Pte.A | Pte.D) == Pte.A
+    assert ran(f"{prefetch} [rdi]", cpu=load_profile("haswell")).last.vector == END
+
+
+def test_the_time_of_a_prefetch_tells_which_supervisor_pages_are_mapped():
+    """The translation of a page that is there stays in a TLB; one that is not there is walked for again."""
+    times = {}
+    for va in (SUPERVISOR, MISSING):
+        bare = Bare(whole(SKYLAKE), caches=True)
+        bare.map(SUPERVISOR, flags=USER & ~Pte.U)
+        bare.user("prefetcht0 [rdi]; rdtscp; mov esi, eax; prefetcht0 [rdi]; rdtscp; sub eax, esi")
+        bare["rdi"] = va
+        bare.run()
+        times[va] = bare["rax"]
+    assert times[SUPERVISOR] < times[MISSING]
 
 
 # --- options --------------------------------------------------------------------------------------------------

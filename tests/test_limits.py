@@ -34,8 +34,6 @@ def ran(code: str | bytes, mode: str = "user", **registers: int) -> tuple[Frame,
             "sha1nexte xmm0, xmm1",
             "adcx eax, ecx",
             "xtest",
-            "clwb [rbx]",
-            "clflushopt [rbx]",
             "rdpid rax",
         ),
         *("rdrand eax", "rdseed rax"),
@@ -57,11 +55,6 @@ def test_sse_exceptions_are_not_raised() -> None:
 
 def test_alignment_checks_are_not_made() -> None:
     assert ran("push 0x40002; popfq; mov eax, [rbx + 1]")[0].name == "int 0x20"
-
-
-@pytest.mark.parametrize("instruction", ["clflush [rdi]", "prefetcht0 [rdi]"])
-def test_cache_instructions_do_nothing(instruction: str) -> None:
-    assert ran(instruction, rdi=MISSING)[0].name == "int 0x20"
 
 
 @pytest.mark.parametrize("instruction", ["verr ax", "verw ax", "lar ecx, eax", "lsl ecx, eax"])
