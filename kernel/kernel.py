@@ -28,7 +28,6 @@ from emu.hub import Choice
 from emu.image import Image
 from emu.machine import Machine
 from emu.pte import PAGE_SIZE
-from emu.ram import parse_size
 from emu.recording import Recording
 from emu.walk_report import PageWalkReport, page_walk
 
@@ -52,7 +51,7 @@ from .scheduler import Scheduler
 from .siginfo import SI_USER, SIGKILL, SigInfo
 from .signal_delivery import send_signal
 from .statistics import statistics
-from .swap_device import DEVICES, SwapDevice, SwapFile
+from .swap_device import open_swap_device
 from .traps import finish_syscall
 from .uaccess import UserMemory
 from .user_registers import UserRegisters
@@ -108,14 +107,8 @@ class Kernel:
         self._populate = populate
         if thp not in ENABLED:
             raise InputError(f"thp {thp!r} is none of {', '.join(ENABLED)}")
-        booted = boot(
-            machine,
-            pcid=pcid,
-            asid=asid,
-            pti=pti,
-            empty_caches=empty_caches,
-            swap=_swap_device(swap, swap_file, swap_device),
-        )
+        area = open_swap_device(swap, swap_file, swap_device)
+        booted = boot(machine, pcid=pcid, asid=asid, pti=pti, empty_caches=empty_caches, swap=area)
         self.text, self.percpu, self.manager = booted.text, booted.percpu, booted.manager
         self.frames, self.memory, self.pages = booted.manager.frames, booted.manager.memory, booted.manager.pages
         self.manager.huge.enabled = thp
@@ -432,13 +425,3 @@ class Kernel:
     def _fault_in(self, address: int, error_code: int) -> bool:
         """A fault of the kernel on user memory."""
         return self.faults.handle(self.current, address, error_code, self.machine.cpu.rip).resolved
-
-
-def _swap_device(size: str | int, path: Path | None, device: str) -> SwapDevice | None:
-    """The swap device that was asked for. Raises InputError."""
-    if device not in DEVICES:
-        raise InputError(f"unknown swap device {device!r}; there are {', '.join(DEVICES)}")
-    area = parse_size(size)
-    if path is not None and not area:
-        raise InputError(f"swap file {path}: say how large it shall be (--swap SIZE)")
-    return SwapDevice(SwapFile(area, path), DEVICES[device]) if area else None

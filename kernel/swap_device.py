@@ -22,8 +22,9 @@ from typing import BinaryIO, Final, cast
 
 from emu import InputError
 from emu.pte import PAGE_SIZE
+from emu.ram import parse_size
 
-__all__ = ["DEVICES", "DeviceProfile", "SwapDevice", "SwapFile"]
+__all__ = ["DEVICES", "DeviceProfile", "SwapDevice", "SwapFile", "open_swap_device"]
 
 SIGNATURE: Final = b"SWAPSPACE2"
 _PRIVATE: Final = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
@@ -127,3 +128,13 @@ class SwapDevice:
         seek = 0 if slot == self._next else self.profile.latency
         self._next = slot + 1
         return seek + self.profile.page
+
+
+def open_swap_device(size: str | int, path: Path | None, device: str) -> SwapDevice | None:
+    """The swap device that was asked for, by its size and name; None for no size. Raises InputError."""
+    if device not in DEVICES:
+        raise InputError(f"unknown swap device {device!r}; there are {', '.join(DEVICES)}")
+    area = parse_size(size)
+    if path is not None and not area:
+        raise InputError(f"swap file {path}: say how large it shall be (--swap SIZE)")
+    return SwapDevice(SwapFile(area, path), DEVICES[device]) if area else None
