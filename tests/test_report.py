@@ -248,8 +248,13 @@ def test_pictures_have_words(browser: Browser, pages: Path) -> None:
     browser.js("document.querySelectorAll('details.as-table').forEach((one) => { one.open = true; })")
     browser.js("return new Promise((done) => setTimeout(done, 0))")
     assert "000010004000" in browser.text("#memory .map-table")
+    moments = len(data_of(pages)["runs"][0]["recording"]["moments"])
+    over_time = "return [...document.querySelectorAll('.chart table')].map((one) => one.tBodies[0].rows.length)"
+    assert browser.js(over_time) == [moments] * 5
     held = re.findall(r"(\d+) of [\d,]+ entries", browser.text("#tlbs"))
-    rows = "return [...document.querySelectorAll('#tlbs table')].map((one) => one.tBodies[0].rows.length)"
+    rows = (
+        "return [...document.querySelectorAll('.tlb > div > details table')].map((one) => one.tBodies[0].rows.length)"
+    )
     assert browser.js(rows) == [int(count) for count in held] and sum(browser.js(rows)) > 10
     unnamed = "return [...document.querySelectorAll('button, input, select')].filter((one) => !one.innerText.trim()"
     assert browser.js(f"{unnamed} && !one.ariaLabel && !one.labels?.length).length") == 0
@@ -262,6 +267,35 @@ def test_a_fault_leads_to_its_moment_its_page_and_its_line(browser: Browser, pag
     assert browser.text(".verdict").startswith("0x10001000 is physical address")
     link = browser.js("return document.querySelector('.fault-places a').getAttribute('href').slice(1)")
     assert "mov" in browser.js("return document.getElementById(arguments[0]).innerText", link)
+
+
+def test_an_attack_has_its_reload_latencies(browser: Browser, tmp_path: Path) -> None:
+    attacker = source(
+        """
+        _start: lea rbx, [rip + latencies]
+        mov ecx, 255
+        1: mov dword ptr [rbx + 4 * rcx], 231
+        dec ecx
+        jns 1b
+        mov dword ptr [rbx + 4 * 'T'], 43
+        xor edi, edi
+        mov eax, 60
+        syscall
+        .bss
+        latencies: .skip 4 * 256
+        """
+    )
+    page = report_of(tmp_path, attacker)
+    latencies = data_of(page)["runs"][0]["latencies"]
+    assert latencies == [43 if value == ord("T") else 231 for value in range(256)]
+    browser.open(page, PHONE, dark=True)
+    assert browser.errors == []
+    picture = browser.js("return document.querySelector('.reload svg').ariaLabel")
+    assert picture == "Reload latencies: the load of value 84 = 'T' took 43 cycles, the others more"
+    assert (
+        len(browser.js("return [...document.querySelectorAll('#latencies tbody tr')].map((one) => one.innerText)"))
+        == 256
+    )
 
 
 # --- several machines -------------------------------------------------------------------------------------------------

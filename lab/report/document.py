@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from emu.image import Image
 from emu.pte import ADDRESS_MASK, Pte
-from kernel import Result
+from kernel import ExitEvent, Result
 from kernel.pte import PROTNONE, SPECIAL, SWAP_OFFSET_MASK, SWAP_OFFSET_SHIFT, SWAP_TYPE_SHIFT
 
 from ..compare_view import cause_name
@@ -21,6 +21,7 @@ from ..page_states import STATES
 from ..session import Session
 from ..statistics import document as statistics_document
 from .faults import Fault, FaultLog, FaultPlace
+from .latencies import latencies
 from .recorder import Recorder
 from .recording import MOST_BYTES, Recording, record
 
@@ -47,6 +48,8 @@ class Run:
     output: str
     symbols: dict[str, str]
     """Symbols of the program, and their addresses in hexadecimal."""
+    latencies: list[int]
+    """Cycles of the loads of an attack by Flush+Reload; empty where there was none."""
 
 
 class Observation:
@@ -55,12 +58,21 @@ class Observation:
     def __init__(self, session: Session, most_bytes: int = MOST_BYTES) -> None:
         self._session, self._recorder, self._faults = session, Recorder(session), FaultLog(session)
         self._most_bytes = most_bytes
+        self._latencies: list[int] = []
+        self._ended = session.kernel.on("exit", self._first_ended, pid=1)
+
+    def _first_ended(self, _event: ExitEvent) -> None:
+        """The memory of the first process is still there."""
+        self._latencies = latencies(self._session.kernel, self._session.kernel.processes[0])
 
     def finish(self, result: Result, name: str, output: bytes, end: str = "the run was stopped") -> Run:
         """The run is over. `end` says how, where it was not the program's own doing."""
         session, watcher = self._session, self._recorder.watcher
         snapshots = self._recorder.finish(end)
         self._faults.close()
+        self._ended.off()
+        if session.kernel.processes[0].alive:
+            self._latencies = latencies(session.kernel, session.kernel.processes[0])
         return Run(
             name,
             statistics_document(session, result),
@@ -70,6 +82,7 @@ class Observation:
             self._faults.total,
             _printed(output),
             _symbols(session.images[0]),
+            self._latencies,
         )
 
 
@@ -104,6 +117,11 @@ class Report:
         """The names of the programs."""
         return ", ".join(Path(program).name for program in self.programs)
 
+    @property
+    def has_latencies(self) -> bool:
+        """Whether an attack ran on any machine."""
+        return any(run.latencies for run in self.runs)
+
     def causes(self) -> list[str]:
         """The causes that cost any run anything, the largest part first."""
         total: dict[str, int] = {}
@@ -120,6 +138,7 @@ class Report:
             "causes": {cause: cause_name(cause) for cause in self.causes()},
             "states": {letter: {"name": state.name, "meaning": state.meaning} for letter, state in STATES.items()},
             "layout": LAYOUT,
+            "has_latencies": self.has_latencies,
             "runs": [asdict(run) for run in self.runs],
         }
 

@@ -16,7 +16,7 @@ from .document import Report
 
 __all__ = ["render"]
 
-SCRIPTS: Final = ("model", "dom", "chart", "time", "pages", "tables", "tlb", "faults", "main")
+SCRIPTS: Final = ("model", "dom", "chart", "time", "pages", "tables", "tlb", "faults", "reload", "main")
 """In this order: what others use comes first."""
 
 

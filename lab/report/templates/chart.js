@@ -41,6 +41,18 @@ function areaChart({ title, series, count, width, height, cycles, onpick }) {
   return picture;
 }
 
+// The numbers of a chart as a table, made when somebody opens it.
+function chartTable({ title, series, cycles }) {
+  const place = el("div", { class: "scroll tall", tabindex: 0 });
+  const details = el("details", { class: "as-table" }, el("summary", {}, "The chart as a table"), place);
+  details.addEventListener("toggle", () => {
+    if (!details.open || place.hasChildNodes()) return;
+    const rows = cycles.map((cycle, i) => [number(cycle), ...series.map(({ values }) => number(values[i]))]);
+    place.append(table(title, ["cycle", ...series.map(({ name }) => name)], rows, [0, ...series.map((_, i) => i + 1)]));
+  });
+  return details;
+}
+
 const steps = (values, x, y) => values.flatMap((value, i) => [[x(i), y(value)], [x(i + 1), y(value)]]);
 const text = (x, y, words, anchor) => svg("text", { x, y, "text-anchor": anchor }, words);
 const sumAt = (series, i) => series.reduce((sum, { values }) => sum + values[i], 0);

@@ -16,11 +16,13 @@ function start() {
   const tlbs = machines.map((machine, i) => new TlbView(panes("tlbs", i), machine, timeline));
   timeline.listeners.push(() => [...maps, ...tables, ...tlbs].forEach((view) => view.draw()));
   linkFaults(timeline, walkTo);
+  const reloads = DATA.has_latencies ? DATA.runs.map((run, i) => new ReloadPlot(panes("latencies", i), run.latencies)) : [];
   listenToForm(walkTo);
   showFaultedLines();
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
     maps.forEach((map) => { map.drawChart(); map.draw(); });
     tlbs.forEach((tlb) => tlb.restyle());
+    reloads.forEach((plot) => plot.draw());
   });
   timeline.go(lastOfFirst(machines[0]));
   const first = firstSymbol();

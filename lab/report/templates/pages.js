@@ -34,12 +34,13 @@ class MemoryMap {
       .map((letter) => ({ name: DATA.states[letter].name, fill: colour(DATA.states[letter].name), values: counts[letter] }));
     const moments = this.machine.moments;
     const place = this.pane.querySelector(".resident");
+    const title = "Pages of this address space by state, at every moment", cycles = moments.map((moment) => moment.cycle);
     this.chart = areaChart({
-      title: "Pages of this address space by state, at every moment", series, count: moments.length,
-      width: place.clientWidth, height: 190, cycles: moments.map((moment) => moment.cycle), 
-      onpick: (i) => this.timeline.goToCycle(moments[i].cycle),
+      title, series, count: moments.length, width: place.clientWidth, height: 190, cycles,
+      onpick: (i) => this.timeline.goToCycle(cycles[i]),
     });
-    place.replaceChildren(el("h4", {}, "Pages by state", el("small", {}, "each step is a moment; click to go there")), this.chart);
+    const heading = el("h4", {}, "Pages by state", el("small", {}, "each step is a moment; click to go there"));
+    place.replaceChildren(heading, this.chart, chartTable({ title, series, cycles }));
     this.chart.mark(this.machine.at);
   }
 

@@ -41,13 +41,13 @@ class TlbView {
     for (const part of this.parts) {
       const series = this.pcids.map((pcid, i) => ({ name: `PCID ${pcid}`, fill: this.fill(pcid), values: history[part.kind][i] }))
         .filter(({ values }) => values.some((value) => value));
+      const title = `${KINDS[part.kind]}: entries by PCID at every moment`, moments = this.machine.moments;
+      const cycles = moments.map((moment) => moment.cycle);
       part.picture = areaChart({
-        title: `${KINDS[part.kind]}: entries by PCID at every moment`, series, count: this.machine.moments.length,
-        width: part.chart.clientWidth, height: 120,
-        cycles: this.machine.moments.map((moment) => moment.cycle),
-        onpick: (i) => this.timeline.goToCycle(this.machine.moments[i].cycle),
+        title, series, count: moments.length, width: part.chart.clientWidth, height: 120, cycles,
+        onpick: (i) => this.timeline.goToCycle(cycles[i]),
       });
-      part.chart.replaceChildren(part.picture);
+      part.chart.replaceChildren(part.picture, chartTable({ title, series, cycles }));
     }
     this.draw();
   }
