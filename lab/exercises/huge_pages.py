@@ -52,9 +52,9 @@ def few_faults(solution: Solution) -> None:
     faults = _run(solution)["faults"]["minor"]
     if faults > MOST_FAULTS:
         raise Wrong(
-            f"{faults:,} page faults. Who may get huge pages is decided at each fault: had the program asked before it? "
-            "Did the kernel agree? (Pages that MAP_POPULATE brings are counted, too.) And a huge page begins at a multiple "
-            "of 2 MiB, as all pages begin at a multiple of their size"
+            f"{faults:,} page faults. Who may get huge pages is decided at each fault: had the program asked before "
+            "it? Did the kernel agree? (Pages that MAP_POPULATE brings are counted, too.) And a huge page begins at a "
+            "multiple of 2 MiB, as all pages begin at a multiple of their size"
         )
 
 

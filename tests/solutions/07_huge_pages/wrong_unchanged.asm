@@ -1,4 +1,4 @@
-# says: had the program asked before it
+# says: had the program asked before
         .equ    SIZE, 32 << 20
         .equ    PAGE, 4096
         .equ    HUGE, 2 << 20
