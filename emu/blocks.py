@@ -22,11 +22,16 @@ from .cache_state import CacheInstruction
 from .instruction import Instruction, decode_block
 from .pte import PAGE_SIZE
 from .state import Block, State, Tail
+from .window_state import BranchKind
 
 __all__ = ["BlockTable", "Counts"]
 
 FIRST_SIZE: Final = 1 << 12
-JUMPS: Final = ("j", "loop", "ret")
+CONDITIONAL: Final = ("j", "loop")
+NEAR_SIZE: Final = 6
+TWO_BYTE_OPCODE: Final = 0x0F
+"""Jcc with a displacement of 32 bits has 0F 80+cc and those; all other conditional jumps have 8 bits."""
+MASK64: Final = (1 << 64) - 1
 TOLD: Final = frozenset(("syscall", "cpuid", "rdtsc", "rdtscp"))
 """Instructions of which Unicorn tells in hooks of their own, which need RIP."""
 ADDRESS_SIZE: Final = 0x67
@@ -72,6 +77,20 @@ def _repeat(block: Block, one: Instruction, va: int, prefixes: bytes) -> None:
     block.rep_va = va
     block.rep_reads, block.rep_writes = one.reads, one.writes
     block.rep_mask = (1 << 32) - 1 if ADDRESS_SIZE in prefixes else (1 << 64) - 1
+
+
+def _branch(one: Instruction, code: bytes) -> int:
+    r"""`Block.branch` for the last instruction of a block.
+
+    >>> [_branch(decode_block(code)[-1], code) for code in (b"\x75\x10", b"\xc3", b"\x90")]      # jnz, ret, nop
+    [129, 3, 0]
+    """
+    if one.name.startswith(CONDITIONAL) and one.name != "jmp":
+        size = 4 if one.size >= NEAR_SIZE and code[-NEAR_SIZE] == TWO_BYTE_OPCODE else 1
+        return int.from_bytes(code[-size:], "little", signed=True) << 3 | BranchKind.CONDITIONAL
+    kinds = {"call": BranchKind.CALL, "ret": BranchKind.RETURN}
+    is_jump = one.name.startswith(("jmp", "ret"))
+    return int(kinds.get(one.name, BranchKind.JUMP if is_jump else BranchKind.NONE))
 
 
 class BlockTable:
@@ -124,7 +143,7 @@ class BlockTable:
             if on_cache or is_models or one.rep or one.rotates_through_carry or one.stores_condition:
                 watched.append(va)
             va += one.size
-        block.ends_in_jump = instructions[-1].name.startswith(JUMPS)
+        block.branch = _branch(instructions[-1], code) & MASK64
         block.is_watched = bool(watched)
         is_told = any(one.name in TOLD for one in instructions)
         block.is_plain = not watched and not is_told and s.block_va % PAGE_SIZE + len(code) <= PAGE_SIZE

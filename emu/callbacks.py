@@ -35,6 +35,7 @@ from .fetch import (
     rotates_through_carry,
 )
 from .native import entry, native, words
+from .predictor import mispredicted, remember_branch
 from .pte import Access, Pte
 from .recorder import hit, is_recorded, record
 from .records import block_at, leave, notify, state_at, tail_at
@@ -228,15 +229,20 @@ def block_through_caches(uc: Any, va: Any, size: Any, user_data: Any) -> None:
     """UC_HOOK_BLOCK with caches: a block that begins fetches its lines. A REP is fetched once.
 
     Waiting takes time, too, so the instruction deadline is over when that alone may have made the timer due.
+    With a branch predictor, what it would have fetched instead comes first.
     """
     s = state_at(user_data, 0)
     if s.load_cycles + s.fetch_cycles + s.walk_cycles >= s.stall_limit:
         s.deadline = s.instructions
         s.stall_limit = NEVER
+    if s.predictor and mispredicted(s, va):
+        return
     if not count_again(s, va, word(size)):
         count_block(s, va, word(size))
         if s.stop != 0 or s.repeats:
             return
+    if s.predictor:
+        remember_branch(s, va + word(size))
     here = min(word(size), 4096 - (va & 0xFFF))
     fetch_lines(s, s.fetch_pa | (va & 0xFFF), here)
     if here < word(size):

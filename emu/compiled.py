@@ -23,9 +23,9 @@ import platformdirs
 __all__ = ["addresses", "cache_file"]
 
 _SOURCES = (
-    *("native", "records", "state", "cache_state", "pte", "tlb", "cache", "cycles", "walk", "soft_tlb", "recorder"),
-    *("translate", "transfer", "fetch", "counting", "refused", "accesses", "cache_control", "callbacks", "window"),
-    *("delivery", "services"),
+    *("native", "records", "state", "cache_state", "window_state", "pte", "tlb", "cache", "cycles", "walk"),
+    *("soft_tlb", "recorder", "translate", "transfer", "fetch", "counting", "refused"),
+    *("accesses", "cache_control", "predictor", "callbacks", "window", "delivery", "services"),
 )
 _PREFIX = "cr3_"
 _UNUSED_SYMBOLS = (

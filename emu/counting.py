@@ -13,12 +13,15 @@ from .native import native, rare, words
 from .records import block_at, leave, notify
 from .soft_tlb import flush_soft_tlb
 from .state import FETCHED, WRITTEN, Event, Stop
+from .window_state import BranchKind
 
-__all__ = ["NOWHERE", "block_size", "count_again", "count_block", "find_place", "mix"]
+__all__ = ["BRANCH_KIND", "NOWHERE", "block_size", "count_again", "count_block", "find_place", "mix"]
 
 STOP_DEADLINE, STOP_UNKNOWN, STOP_REFETCH = int(Stop.DEADLINE), int(Stop.UNKNOWN_BLOCK), int(Stop.REFETCH)
 STOP_ITERATIONS: Final = int(Stop.ITERATIONS)
 SELF_MODIFIED: Final = int(Event.SELF_MODIFIED)
+BRANCH_KIND: Final = 7
+NO_BRANCH, CALL = int(BranchKind.NONE), int(BranchKind.CALL)
 NOWHERE: Final = -1
 
 
@@ -98,7 +101,8 @@ def _is_restarted(s: Any, va: Any, size: Any) -> Any:
         return False
     left = s.block_va + block_size(s) - (va + size)
     last = block_at(s.blocks, s.block_index)
-    return left > 0 or (left == 0 and not last.ends_in_jump and last.rep_va != va)
+    kind = last.branch & BRANCH_KIND
+    return left > 0 or (left == 0 and kind in (NO_BRANCH, CALL) and last.rep_va != va)
 
 
 @native

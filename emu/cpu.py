@@ -29,6 +29,7 @@ from .registers import Registers
 from .softcore import Softcore
 from .state import FLUSH_COMMAND, Engine, Fault, State, Stop
 from .trap import VMCALL, Trap, TrapKind
+from .window_state import BranchKind
 
 __all__ = ["Cpu"]
 
@@ -68,7 +69,7 @@ class Cpu(Registers):
         self.blocks = BlockTable(state, lambda key: find(address, key))
         self.guard = Guard(state, ram)
         self.hooks = Hooks(self._handle, state, code)
-        self.on_load_fault: Callable[[int], None] = lambda _va: None
+        self.on_speculation: Callable[[int, int], None] = lambda _branch, _va: None
         self._stopped_before = NOWHERE
         self._target = NOWHERE
         self._has_exits = False
@@ -328,7 +329,7 @@ class Cpu(Registers):
         if s.fault == Fault.PAGE and instruction is not None and instruction.modifies:
             s.fault_code |= 2  # Unicorn loads first; the processor asks for a write at once (unlocked RMW included)
         if s.fault_access == Access.READ:
-            self.on_load_fault(address)
+            self.on_speculation(BranchKind.NONE, address)
         stack = instruction is not None and instruction.uses_stack(writes=s.fault_access == Access.WRITE)
         return Trap(TrapKind.PAGE_FAULT, *self.mmu.refusal(address, stack=stack))
 
@@ -432,9 +433,7 @@ class Cpu(Registers):
     _STOPS: Final[dict[int, Callable[[Cpu, int], Trap | None]]] = {
         Stop.NONE: _on_none,
         Stop.FAULT: _on_fault,
-        Stop.UNDELIVERED: lambda cpu, _error: Trap(
-            TrapKind.UNDELIVERED, PAGE_FAULT, cpu.state.stop_detail, cpu.state.cr2
-        ),
+        Stop.UNDELIVERED: lambda cpu, _: Trap(TrapKind.UNDELIVERED, PAGE_FAULT, cpu.state.stop_detail, cpu.state.cr2),
         Stop.INTERRUPT: _on_interrupt,
         Stop.INVALID: _on_invalid,
         Stop.SYSCALL: _on_syscall,
@@ -446,5 +445,6 @@ class Cpu(Registers):
         Stop.UNKNOWN_BLOCK: _on_unknown_block,
         Stop.REFETCH: _on_refetch,
         Stop.DANGER: _on_danger,
+        Stop.MISPREDICTED: lambda cpu, _error: cpu.on_speculation(cpu.state.stop_detail, cpu.state.stop_value),
         Stop.REQUESTED: _on_requested,
     }

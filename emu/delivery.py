@@ -41,7 +41,7 @@ def _is_simple(s: Any, rip: Any) -> Any:
     """
     if s.fault != PAGE_FAULT or s.fault_access == FETCH or s.listeners or s.block_key == 0 or s.hooked_va == rip:
         return False
-    if s.fault_access == READ and forwards(s):  # it opens a transient window first
+    if s.fault_access == READ and forwards(s, words(s.invalid_address)[0]):  # it opens a transient window first
         return False
     current, offset = block_at(s.blocks, s.block_index), rip - s.block_va
     if current.key != s.block_key or current.tails == 0 or offset < 0 or offset >= block_size(s):

@@ -270,9 +270,11 @@ class TlbFlush(Event):
 class TransientEvent(Event):
     """A transient window closed, and nothing of it retires.
 
-    `cause` says what opened it at `rip`: a `fault` of the load of `address`. It executed so many instructions, loads
-    and stores; `end` is what closed it: `reorder_buffer` or `store_buffer` (it is full), `serializing` (an
-    instruction that waits for all earlier ones) or `fault` (an exception inside).
+    `cause` says what opened it at `rip`: a `fault` of the load of `address` there, or a `branch` or `return` that was
+    guessed to lead there. It executed so many instructions, loads
+    and stores, and brought `fills` lines to the first-level caches. `end` is what closed it: `capacity` (the
+    reorder buffer is full, or the branch was known), `store_buffer` (it is full), `serializing` (an instruction that
+    waits for all earlier ones) or `fault` (an exception inside).
     """
 
     cause: str
@@ -281,4 +283,5 @@ class TransientEvent(Event):
     instructions: int
     loads: int
     stores: int
+    fills: int
     end: str

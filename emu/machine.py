@@ -76,8 +76,9 @@ class Machine(Observed):
 
     `cpu` names a CPU profile, `ram` is a size such as "64M". `engine` is "trap", "access" or "auto" (the fastest
     that can do what is asked). `tlb` False makes every access walk the page tables. `tlb_policy` is "fifo", "random"
-    (with `seed`), "lru" or "plru". `la57` turns on 5-level paging, `caches` the data and instruction caches,
-    `transient` what `window.py` describes. Raises InputError for options that do not fit.
+    (with `seed`), "lru" or "plru". `la57` turns on 5-level paging, `caches` the data and instruction caches, and
+    `transient` what `window.py` describes, which comes with caches if nobody says otherwise. Raises InputError for
+    options that do not fit.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class Machine(Observed):
         seed: int = 1,
         la57: bool = False,
         caches: bool = False,
-        transient: bool = False,
+        transient: bool | None = None,
     ) -> None:
         self.profile = cpu if isinstance(cpu, Profile) else load_profile(cpu)
         self.costs: Costs = self.profile.costs
@@ -125,7 +126,7 @@ class Machine(Observed):
         self._shadow = NEVER
         self._halt: Halt | None = None
         self.notices = Notices(self, code)
-        self.transient = Transient(self, code) if transient else None
+        self.transient = Transient(self, code) if (caches if transient is None else transient) else None
 
     def _five_levels(self) -> None:
         if not self.profile.features.la57:

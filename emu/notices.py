@@ -173,7 +173,10 @@ class Notices:
 
     @property
     def _when(self) -> tuple[int, int]:
-        return self._machine.clock.now, self._machine.pid
+        """Clock and process. What a transient window waits for is no time that passes."""
+        transient = self._machine.transient
+        now = transient.opened if transient and self._state.in_window else self._machine.clock.now
+        return now, self._machine.pid
 
     def _cpl(self, access: int) -> int:
         """Whose access it is: what the processor does for itself is the supervisor's (SDM Vol. 3A 4.6.1)."""

@@ -118,6 +118,7 @@ class OutOfOrder:
 
     reorder_buffer: Annotated[int, Unit("instructions", least=1)]
     store_buffer: Annotated[int, Unit("stores", least=1, most=64)]
+    return_stack: Annotated[int, Unit("entries", least=1, most=32)]  # addresses behind calls that a RET is guessed from
 
 
 @dataclass(frozen=True, slots=True)

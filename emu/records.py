@@ -10,7 +10,8 @@ import numpy as np
 
 from .cache_state import CacheInstruction
 from .native import call, native, reference, words
-from .state import Block, State, Tail, TlbEntry, Window, WindowBlock, WindowFrame
+from .state import Block, State, Tail, TlbEntry
+from .window_state import Predictor, Window, WindowBlock, WindowFrame
 
 __all__ = [
     "block_at",
@@ -18,6 +19,7 @@ __all__ = [
     "entry_at",
     "leave",
     "notify",
+    "predictor_at",
     "state_at",
     "tail_at",
     "window_at",
@@ -53,6 +55,7 @@ def record_type(structure: type[ctypes.Structure]) -> Any:
 state_at = reference(record_type(State))
 entry_at = reference(record_type(TlbEntry))
 block_at = reference(record_type(Block))
+predictor_at = reference(record_type(Predictor))
 tail_at = reference(record_type(Tail))
 cache_instruction_at = reference(record_type(CacheInstruction))
 window_at = reference(record_type(Window))

@@ -34,10 +34,6 @@ __all__ = [
     "TlbArray",
     "TlbEntry",
     "TlbKind",
-    "Window",
-    "WindowBlock",
-    "WindowEnd",
-    "WindowFrame",
 ]
 
 FLUSH_COMMAND: Final = 11 | 1 << 30
@@ -81,6 +77,7 @@ class Stop(IntEnum):
     REQUESTED = 12  # an event hook asked to stop
     ITERATIONS = 13  # REP instructions repeated as often as they may
     UNDELIVERED = 14  # a page fault whose delivery met another exception
+    MISPREDICTED = 15  # a block begins that the branch predictor did not expect
 
 
 class Fault(IntEnum):
@@ -91,17 +88,6 @@ class Fault(IntEnum):
     NOT_CANONICAL = 2
     BAD_PHYSICAL = 3
     ASSIST = 4  # in a transient window: A would have to be set, which happens when an instruction retires
-
-
-class WindowEnd(IntEnum):
-    """Why a transient window closed (`window.py`)."""
-
-    NONE = 0
-    UNKNOWN_BLOCK = 1  # it has not closed: Python must look at a block first
-    REORDER_BUFFER = 2  # it holds no more instructions
-    STORE_BUFFER = 3  # it holds no more stores
-    SERIALIZING = 4  # an instruction that does not begin before all earlier ones have completed
-    FAULT = 5  # an exception inside, which cannot be delivered before the one that opened it
 
 
 class Event(IntEnum):
@@ -159,7 +145,7 @@ class Block(ctypes.Structure):
         ("va", c_uint64),  # where it was learned
         ("is_watched", c_uint64),  # some of its instructions have a hook, so it is known only at that address
         ("model_va", c_uint64),  # va of the first instruction that the model executes itself; 0: none
-        ("ends_in_jump", c_uint64),  # JMP, Jcc, LOOP, RET: execution may come back to its end without its middle
+        ("branch", c_uint64),  # a BranchKind, if it ends with one | how far behind the block that leads << 3
         ("rep_va", c_uint64),  # va of the REP instruction that ends the block; 0: none
         ("rep_reads", c_uint64),  # accesses of one iteration
         ("rep_writes", c_uint64),
@@ -177,58 +163,6 @@ class Tail(ctypes.Structure):
         ("reads", c_uint64),
         ("writes", c_uint64),
         ("modifies", c_uint64),  # the instruction writes where it reads, so a page that is missing is missed by a write
-    )
-
-
-class WindowFrame(ctypes.Structure):
-    """A frame as a transient window sees it: with the stores of the window, or with data that was forwarded."""
-
-    _fields_ = (
-        ("pa", c_uint64),  # the frame of RAM
-        ("is_forwarded", c_uint64),
-        ("settled", c_uint64),  # bit n set: it is decided what line n gives, its data or zeros
-        ("padding", c_uint64),
-    )
-
-
-class WindowBlock(ctypes.Structure):
-    """Where a window ends in one basic block."""
-
-    _fields_ = (
-        ("key", c_uint64),  # physical address | size << 48; 0: free
-        ("checksum", c_uint64),
-        ("barrier", c_uint64),  # offset of the first instruction that ends a window; the block's size: none
-        ("padding", c_uint64),
-    )
-
-
-class Window(ctypes.Structure):
-    """The transient window (`window.py`): what the part can do, and what goes on in the window that is open."""
-
-    _fields_ = (
-        ("uc", c_uint64),  # the Unicorn that executes it
-        ("env", c_uint64),
-        ("reorder_buffer", c_uint64),  # instructions
-        ("store_buffer", c_uint64),  # stores
-        ("forwards", c_uint64),  # user loads get data that only the supervisor may read
-        ("blocks", c_uint64),  # host address of a table of WindowBlock
-        ("block_mask", c_uint64),
-        ("frames", c_uint64),  # host address of the WindowFrame array
-        ("frame_limit", c_uint64),
-        ("frame_count", c_uint64),
-        ("memory", c_uint64),  # host address of the frames themselves
-        ("base", c_uint64),  # their guest-physical address, behind RAM
-        ("clock", c_uint64),  # what RDTSC reads
-        # the window that is open
-        ("end", c_uint64),
-        ("barrier_va", c_uint64),
-        ("block_va", c_uint64),
-        ("block_key", c_uint64),
-        ("second_pa", c_uint64),  # of the page that the block ends on
-        ("checksum", c_uint64),
-        ("instructions", c_uint64),
-        ("loads", c_uint64),
-        ("stores", c_uint64),
     )
 
 
@@ -317,6 +251,7 @@ class State(ctypes.Structure):
         ("engine", c_uint64),
         ("no_tlb", c_uint64),
         ("window", c_uint64),  # host address of a Window, or 0: the part runs strictly in order
+        ("predictor", c_uint64),  # host address of a Predictor, or 0
         ("in_window", c_uint64),  # what is done now is transient
         ("arrays", TlbArray * MAX_ARRAYS),
         ("array_count", c_uint64),
@@ -408,6 +343,7 @@ class State(ctypes.Structure):
         ("entry_reads", c_uint64 * 4),  # user fetch, user data, kernel fetch, kernel data
         ("walks_by", c_uint64 * 4),
         ("walk_depth", c_uint64),  # the last walk: how many entries it read, where, and what
+        ("walk_shift", c_uint64),  # of the address bits below those that chose the last entry
         ("walk_addresses", c_uint64 * 5),
         ("walk_entries", c_uint64 * 5),
         ("accessed_assists", c_uint64),

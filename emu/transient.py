@@ -7,14 +7,14 @@ is put apart, what it did to TLBs and caches stays.
 >>> from .machine import Machine
 >>> machine = Machine(ram="1M", transient=True)
 >>> machine.transient.statistics()
-{'windows': 0, 'instructions': 0, 'loads': 0, 'stores': 0, 'walks': 0}
+{'windows': {'fault': 0, 'branch': 0, 'return': 0}, 'instructions': 0, 'loads': 0, 'stores': 0, 'walks': 0, 'fills': 0}
 """
 
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
 
 import unicorn as uc_api
 from unicorn import unicorn_const as uc_const
@@ -22,13 +22,15 @@ from unicorn import x86_const as x86
 from unicorn.unicorn_py3.unicorn import uclib
 
 from . import privileged
+from .cache_state import CacheArray, CacheLevel
 from .events import TransientEvent
 from .hooks import add_hook
 from .instruction import Instruction, decode_block
 from .power_on import enter_ring3
 from .pte import PAGE_SIZE
 from .softcore import Softcore
-from .state import FLUSH_COMMAND, State, Window, WindowBlock, WindowEnd, WindowFrame
+from .state import FLUSH_COMMAND, Event, State
+from .window_state import BranchKind, Predictor, Window, WindowBlock, WindowEnd, WindowFrame
 
 if TYPE_CHECKING:
     from .machine import Machine
@@ -38,6 +40,8 @@ __all__ = ["Transient"]
 RIP: Final = 16
 MASK64: Final = (1 << 64) - 1
 BLOCKS: Final = 1 << 12
+COUNTERS: Final = 1 << 12
+WEAKLY_NOT_TAKEN: Final = 1
 FRAMES: Final = 256
 """Frames aside in one window. The store buffer needs 2 for a store at most, loads of what is forbidden the rest."""
 
@@ -45,8 +49,18 @@ WAITING: Final = frozenset(("lfence", "mfence", "cpuid", "rdtscp", "syscall"))
 """Instructions that begin when all earlier ones have completed: those of SDM Vol. 3A 8.3 that a user has, LFENCE and
 RDTSCP by their own description in Vol. 2. MFENCE holds back all later loads, so nothing of a window is seen."""
 
-KEPT: Final = (("fault", "fault_access"), ("misses", "dirty_assists"))
+KEPT: Final = (
+    *(("fault", "fault_access"), ("misses", "dirty_assists")),
+    *(("load_is_pending", "load_is_pending"), ("rdtsc_cycles", "walk_cycles")),
+)
 """Ranges of the state that a window leaves as they are: the fault that opened it, and what counts for what retires."""
+CACHE_FILL: Final = 1 << Event.CACHE_FILL
+
+
+def _range(structure: type[ctypes.Structure], address: int, first: str, last: str) -> tuple[int, int]:
+    """Host address and size of some neighbouring fields of a structure at an address."""
+    begin, end = getattr(structure, first), getattr(structure, last)
+    return address + begin.offset, end.offset + end.size - begin.offset
 
 
 def _waits(one: Instruction) -> bool:
@@ -76,12 +90,14 @@ class _Core:
         self._main = machine.cpu.uc
         ram = machine.ram
         self.uc = uc_api.Uc(uc_const.UC_ARCH_X86, uc_const.UC_MODE_64)
+        self.uc.mem_map(0, 2 * PAGE_SIZE)  # not yet RAM: the SYSRET that it starts with is no guest's
+        enter_ring3(self.uc)
+        self.uc.mem_unmap(0, 2 * PAGE_SIZE)
         self.uc.mem_map_ptr(0, ram.size, uc_const.UC_PROT_ALL, ram.words.ctypes.data)
         self._pages = ctypes.create_string_buffer((FRAMES + 1) * PAGE_SIZE)
         window.memory = (ctypes.addressof(self._pages) + PAGE_SIZE - 1) & -PAGE_SIZE
         window.base = ram.size
         self.uc.mem_map_ptr(window.base, FRAMES * PAGE_SIZE, uc_const.UC_PROT_ALL, window.memory)
-        enter_ring3(self.uc)
         core = Softcore(self.uc)
         self._gprs, self._handle = core.gprs, ctypes.c_void_p(core._handle)
         window.uc, window.env = core._handle, core.env
@@ -102,10 +118,11 @@ class _Core:
         ):
             add_hook(self._handle, code[name], kind, ctypes.addressof(state), 1, 0, *extra)
 
-    def take_over(self) -> None:
-        """Take the registers of the processor as they are now, all of them."""
+    def take_over(self, rip: int) -> None:
+        """Take the registers of the processor as they are now, all but RIP."""
         self._main.context_update(self._context)
         self.uc.context_restore(self._context)
+        self._gprs[RIP] = rip
         uclib.uc_ctl(self._handle, FLUSH_COMMAND)
 
     def go_on(self) -> None:
@@ -121,11 +138,12 @@ class _Core:
 class _Totals:
     """What all windows did, so far."""
 
-    windows: int = 0
+    windows: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("fault", "branch", "return"), 0))
     instructions: int = 0
     loads: int = 0
     stores: int = 0
     walks: int = 0
+    fills: int = 0
 
 
 class Transient:
@@ -139,55 +157,78 @@ class Transient:
             reorder_buffer=part.out_of_order.reorder_buffer,
             store_buffer=part.out_of_order.store_buffer,
             forwards=part.vulnerabilities.meltdown,
+            forwards_terminal=part.vulnerabilities.l1tf and machine.caches.is_on,
+            needs_l1d=part.vulnerabilities.meltdown_needs_l1d and machine.caches.is_on,
             frames=ctypes.addressof(self._frames),
             frame_limit=FRAMES,
             block_mask=BLOCKS - 1,
         )
         self._forget_blocks()
         self._state.window = ctypes.addressof(self._window)
+        if machine.caches.is_on:
+            self._build_predictor(part.out_of_order.return_stack)
         self._core: _Core | None = None
         self._totals = _Totals()
         self._address = ctypes.addressof(self._state)
         word = ctypes.c_int64
-        self._forwards = ctypes.CFUNCTYPE(word, word)(code["forwards_entry"])
+        self._forwards = ctypes.CFUNCTYPE(word, word, word)(code["forwards_entry"])
         self._place = ctypes.CFUNCTYPE(word, word, word)(code["window_place_entry"])
         self._drop = ctypes.CFUNCTYPE(None, word, word)(code["drop_entry"])
-        machine.cpu.on_load_fault = self._after_fault
+        machine.cpu.on_speculation = self._open_for
 
-    def statistics(self) -> dict[str, int]:
-        """What was done in windows, and counted nowhere else; a walk may be one that a load outside would have made."""
-        return vars(self._totals).copy()
+    @property
+    def opened(self) -> int:
+        """When the last window opened, on the model's clock."""
+        return int(self._window.clock)
 
-    def _after_fault(self, address: int) -> None:
-        """The load of `address` at RIP was refused. If its data is forwarded, execute it and what follows."""
-        if self._forwards(self._address):
-            self._open("fault", address)
+    def _build_predictor(self, return_stack: int) -> None:
+        self._counters = (ctypes.c_uint64 * COUNTERS)(*[WEAKLY_NOT_TAKEN] * COUNTERS)
+        self._predictor = Predictor(
+            counters=ctypes.addressof(self._counters), mask=COUNTERS - 1, returns_size=return_stack
+        )
+        self._state.predictor = ctypes.addressof(self._predictor)
+
+    def statistics(self) -> dict[str, Any]:
+        """What was done in windows, and counted nowhere else; `windows` says what opened them."""
+        return {**vars(self._totals), "windows": dict(self._totals.windows)}
+
+    def _open_for(self, branch: int, address: int) -> None:
+        """A branch was guessed to lead to an address, or (BranchKind.NONE) the load of one at RIP was refused."""
+        if branch:
+            time = self._predictor.wait * self._machine.costs.instructions_per_cycle
+            cause = "branch" if branch == BranchKind.CONDITIONAL else "return"
+            self._open(cause, None, address, min(time, self._window.reorder_buffer))
+        elif self._forwards(self._address, address):
+            self._open("fault", address, self._machine.cpu.rip, self._window.reorder_buffer)
             self._drop(self._address, address)  # the fault itself comes now
 
-    def _open(self, cause: str, address: int | None) -> None:
+    def _open(self, cause: str, address: int | None, rip: int, capacity: int) -> None:
         if self._core is None:
             self._core = _Core(self._machine, self._window, self._code)
         s, w = self._state, self._window
         kept = [(at, ctypes.string_at(at, size)) for at, size in self._kept()]
-        listeners, recorded, walks = s.listeners, s.recorded, sum(s.walks_by)
-        w.clock = self._machine.clock.now
+        listeners, recorded = s.listeners, s.recorded
+        walks, fills = sum(s.walks_by), self._fills()
+        w.clock, w.capacity = self._machine.clock.now, capacity
         w.instructions = w.loads = w.stores = w.frame_count = 0
-        s.in_window, s.listeners, s.recorded = 1, 0, 0
-        self._core.take_over()
+        s.in_window, s.listeners, s.recorded = 1, listeners & CACHE_FILL, 0
+        self._core.take_over(rip)
         end = self._execute(self._core)
-        walks = sum(s.walks_by) - walks
+        walks, fills = sum(s.walks_by) - walks, self._fills() - fills
         s.in_window, s.listeners, s.recorded = 0, listeners, recorded
         for at, data in kept:
             ctypes.memmove(at, data, len(data))
-        self._tell(cause, address, end, walks)
+        self._tell(cause, address, rip, end, walks, fills)
+
+    def _fills(self) -> int:
+        """Lines that the first-level caches had to be brought."""
+        return int(self._state.cache[CacheLevel.L1D].misses + self._state.cache[CacheLevel.L1I].misses)
 
     def _kept(self) -> list[tuple[int, int]]:
-        """Host address and size of each range of `KEPT`."""
-        ranges = []
-        for first, last in KEPT:
-            begin, end = getattr(State, first), getattr(State, last)
-            ranges.append((self._address + begin.offset, end.offset + end.size - begin.offset))
-        return ranges
+        """Host address and size of each range of `KEPT`, and of what each cache counts."""
+        ranges = [_range(State, self._address, first, last) for first, last in KEPT]
+        caches = (ctypes.addressof(array) for array in self._state.cache)
+        return ranges + [_range(CacheArray, address, "hits", "evictions") for address in caches]
 
     def _execute(self, core: _Core) -> WindowEnd:
         """Execute the window that was prepared, to its end."""
@@ -217,17 +258,18 @@ class Transient:
         self._window.blocks = ctypes.addressof(self._blocks)
         self._known = 0
 
-    def _tell(self, cause: str, address: int | None, end: WindowEnd, walks: int) -> None:
+    def _tell(self, cause: str, address: int | None, rip: int, end: WindowEnd, walks: int, fills: int) -> None:
         machine, w, totals = self._machine, self._window, self._totals
-        totals.windows += 1
+        totals.windows[cause] += 1
         totals.instructions += w.instructions
         totals.loads += w.loads
         totals.stores += w.stores
         totals.walks += walks
+        totals.fills += fills
         if machine.events.wants("transient"):
             machine.events.emit(
                 TransientEvent(
-                    *(machine.clock.now, machine.pid, cause, machine.cpu.rip, address),
-                    *(w.instructions, w.loads, w.stores, end.name.lower()),
+                    *(machine.clock.now, machine.pid, cause, rip, address),
+                    *(w.instructions, w.loads, w.stores, fills, end.name.lower()),
                 )
             )

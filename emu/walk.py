@@ -22,7 +22,7 @@ from .pte import ADDRESS_MASK, ANY_RIGHTS, IMPLICIT, Access, ErrorCode, Pte
 from .state import Fault, TlbKind
 from .tlb import find_in, insert, use
 
-__all__ = ["is_canonical", "permitted", "refuse", "walk"]
+__all__ = ["is_canonical", "permitted", "refuse", "terminal_fault", "walk"]
 
 P: Final = int(Pte.P)
 W: Final = int(Pte.W)
@@ -195,6 +195,7 @@ def walk(s: Any, va: Any, access: Any) -> Any:
     rights = table & (W | U | NX)
     while True:
         pa = (table & TABLE) + (((va >> shift) & 511) << 3)
+        s.walk_shift = shift
         entry = _read_entry(s, pa, access)
         if not entry & P:
             return refuse(s, access, 0)
@@ -214,3 +215,16 @@ def walk(s: Any, va: Any, access: Any) -> Any:
     if not _set_flag(s, pa, entry, A | D if written else A):
         return 0
     return _make_leaf(s, entry, rights, shift, written)
+
+
+@native
+def terminal_fault(s: Any, va: Any) -> Any:
+    """Where the entry that the last walk of `va` ended at would lead, were it a present leaf; -1 if it cannot be one.
+
+    An entry with P clear (or a reserved bit set) is the operating system's, and its address bits may be anything.
+    """
+    entry, shift = s.walk_entries[s.walk_depth - 1], s.walk_shift
+    if not _is_leaf(s, entry, shift):
+        return -1
+    offset = (1 << shift) - 1
+    return (entry & TABLE & ~offset) | (va & offset)

@@ -9,14 +9,19 @@ A second Unicorn plays that part. It gets the registers of the first one, execut
 faults, and is then forgotten; so nothing has to be rolled back. Both use the same TLBs. What is different is here:
 
 - A load by the user of a page that is present, but the supervisor's, is given its data on parts that check too late
-  (`vulnerabilities.meltdown` of the profile). All other parts give nothing: the window ends there.
+  (`vulnerabilities.meltdown` of the profile). All other parts give nothing: the window ends there. Where the data
+  has to be in the L1 data cache and is not, the load gets zeros; but it has asked for the line, and that comes.
+- A load by the user of a page that is not present is given what the L1 data cache holds at the address that the
+  page-table entry names, on parts that look there before they look at P (`vulnerabilities.l1tf`: L1 terminal fault). An
+  operating system that keeps something else in such an entry chooses it so that it names no memory.
 - A store goes to a copy of its frame, which later loads of the window find: the store buffer. It brings no line into
   a cache, because a line is asked for ownership when the store has retired (Intel optimization manual,
   2.4.5.2, "Stores").
 - A and D are not set in page tables: that is an assist, made when an instruction retires. A walk that needs it
   ends the window.
-- The window holds as many instructions and stores as the reorder buffer and the store buffer of the part. It ends
-  at an exception of its own and at an instruction that waits for all earlier ones (LFENCE: SDM Vol. 2A, LFENCE).
+- The window holds as many instructions and stores as the reorder buffer and the store buffer of the part, and behind a
+  branch only what is executed while that waits for its operands. It ends at an exception of its own and at an
+  instruction that waits for all earlier ones (LFENCE: SDM Vol. 2A, LFENCE).
 """
 
 from __future__ import annotations
@@ -25,15 +30,17 @@ from typing import Any, Final
 
 from numba import types
 
+from .cache import L1D, LINE_SHIFT, LINE_SIZE, cache_access, fetch_lines, is_cached
 from .counting import NOWHERE, mix
 from .fetch import PAGE, may_translate
 from .native import call, entry, native, words
 from .pte import IMPLICIT, Access
 from .records import state_at, window_at, window_block_at, window_frame_at
-from .state import FLUSH_COMMAND, Fault, WindowEnd
+from .state import FLUSH_COMMAND, Fault
 from .transfer import physical
 from .translate import drop, translate
-from .walk import ERROR_P, ERROR_RSVD, FETCH, WRITE, permitted
+from .walk import ERROR_P, ERROR_RSVD, FETCH, WRITE, permitted, terminal_fault
+from .window_state import WindowEnd, WindowSource
 
 __all__ = ["forwards"]
 
@@ -43,20 +50,33 @@ READ: Final = int(Access.READ)
 UC_MEM_READ: Final = 16
 PERM_R, PERM_RW, PERM_X = 1, 3, 4
 PAGE_FAULT: Final = int(Fault.PAGE)
-UNKNOWN_BLOCK, REORDER_BUFFER = int(WindowEnd.UNKNOWN_BLOCK), int(WindowEnd.REORDER_BUFFER)
+UNKNOWN_BLOCK, CAPACITY = int(WindowEnd.UNKNOWN_BLOCK), int(WindowEnd.CAPACITY)
 STORE_BUFFER, SERIALIZING, FAULT = int(WindowEnd.STORE_BUFFER), int(WindowEnd.SERIALIZING), int(WindowEnd.FAULT)
 RAX, RDX = 0, 2
-LINE_SHIFT: Final = 6
-LINE: Final = 1 << LINE_SHIFT
+COPY, SUPERVISOR, TERMINAL = int(WindowSource.COPY), int(WindowSource.SUPERVISOR), int(WindowSource.TERMINAL)
 USER: Final = 3
 
 
 @native
-def forwards(s: Any) -> Any:
-    """Whether the translation that was just refused does not keep a load from getting its data."""
-    if s.window == 0 or not window_at(s.window, 0).forwards or s.cpl != USER or s.fault != PAGE_FAULT:
+def _terminal(s: Any, w: Any, va: Any) -> Any:
+    """The translation of `va` was just refused: the physical address that its entry names all the same, or -1."""
+    absent = s.fault_code & ERROR_P == 0 or s.fault_code & ERROR_RSVD != 0
+    if not w.forwards_terminal or not absent or s.fault != PAGE_FAULT:
+        return -1
+    pa = terminal_fault(s, va)
+    return pa if pa < s.ram_size else -1
+
+
+@native
+def forwards(s: Any, va: Any) -> Any:
+    """Whether the translation of `va` that was just refused does not keep a user's load from getting data."""
+    if s.window == 0 or s.cpl != USER or s.fault != PAGE_FAULT:
         return False
-    return s.fault_code & (ERROR_P | ERROR_RSVD) == ERROR_P
+    w = window_at(s.window, 0)
+    if s.fault_code & (ERROR_P | ERROR_RSVD) == ERROR_P:
+        return w.forwards != 0
+    pa = _terminal(s, w, va)
+    return pa >= 0 and is_cached(s, L1D, pa)
 
 
 @native
@@ -77,28 +97,28 @@ def _refuse(w: Any, reason: Any) -> Any:
 
 
 @native
-def _find_aside(w: Any, pa: Any, is_forwarded: Any) -> Any:
+def _find_aside(w: Any, pa: Any, source: Any) -> Any:
     """Where a frame is aside, as a physical address of the window's; or -1."""
     for number in range(w.frame_count):
         frame = window_frame_at(w.frames, number)
-        if frame.pa == pa & PAGE and frame.is_forwarded == is_forwarded:
+        if frame.pa == pa & PAGE and frame.source == source:
             return w.base + (number << 12)
     return -1
 
 
 @native
-def _put_aside(s: Any, w: Any, pa: Any, is_forwarded: Any) -> Any:
+def _put_aside(s: Any, w: Any, pa: Any, source: Any) -> Any:
     """Take a frame for the window: a copy, or zeros until it is decided what is forwarded. -1: there is none left."""
-    found = _find_aside(w, pa, is_forwarded)
+    found = _find_aside(w, pa, source)
     if found >= 0 or w.frame_count == w.frame_limit:
         return found
     number = w.frame_count
     w.frame_count += 1
     frame = window_frame_at(w.frames, number)
     frame.pa = pa & PAGE
-    frame.is_forwarded = is_forwarded
+    frame.source = source
     frame.settled = 0
-    if is_forwarded:
+    if source != COPY:
         call(s.memset, (w.memory + (number << 12), 0, 4096))
     else:
         call(s.memmove, (w.memory + (number << 12), s.ram + frame.pa, 4096))
@@ -107,13 +127,33 @@ def _put_aside(s: Any, w: Any, pa: Any, is_forwarded: Any) -> Any:
 
 @native
 def _settle(s: Any, w: Any, number: Any, offset: Any) -> None:
-    """Decide, once in a window, what a line of a forwarded frame gives."""
+    """Decide, once in a window, what a line of a forwarded frame gives: its data, or zeros if that is not near."""
     frame = window_frame_at(w.frames, number)
     line = offset >> LINE_SHIFT
     if not (frame.settled >> line) & 1:
         frame.settled |= 1 << line
         at = line << LINE_SHIFT
-        call(s.memmove, (w.memory + (number << 12) + at, s.ram + frame.pa + at, LINE))
+        always = frame.source == SUPERVISOR and not w.needs_l1d
+        if always or is_cached(s, L1D, frame.pa + at):
+            call(s.memmove, (w.memory + (number << 12) + at, s.ram + frame.pa + at, LINE_SIZE))
+
+
+@native
+def _load(s: Any, w: Any, pa: Any) -> None:
+    """A load of one line: it is brought into the caches, whether or not the load gets its data.
+
+    The address of a page that is not there goes no further than the L1 data cache.
+    """
+    if pa >= w.base:
+        number = (pa - w.base) >> 12
+        frame = window_frame_at(w.frames, number)
+        if frame.source != COPY:
+            _settle(s, w, number, pa & 0xFFF)
+        if frame.source == TERMINAL:
+            return
+        pa = frame.pa | (pa & 0xFFF)
+    if s.caches:
+        cache_access(s, pa, READ)
 
 
 # --- translation -----------------------------------------------------------------------------------------------------
@@ -125,13 +165,22 @@ def _load_page(s: Any, w: Any, va: Any) -> Any:
     leaf = translate(s, va, READ)
     if leaf:
         pa = physical(leaf, va)
-        aside = _find_aside(w, pa, 0)
+        aside = _find_aside(w, pa, COPY)
         return aside if aside >= 0 or pa >= s.ram_size else pa
-    if not forwards(s):
+    return _forwarded_page(s, w, va) if s.cpl == USER else -1
+
+
+@native
+def _forwarded_page(s: Any, w: Any, va: Any) -> Any:
+    """Where a user's load that was refused finds its page all the same; or -1."""
+    pa = _terminal(s, w, va)
+    if pa >= 0:
+        return _put_aside(s, w, pa, TERMINAL)
+    if not w.forwards or s.fault != PAGE_FAULT:
         return -1
     leaf = translate(s, va, READ | IMPLICIT)
     pa = physical(leaf, va)
-    return _put_aside(s, w, pa, 1) if leaf and pa < s.ram_size else -1
+    return _put_aside(s, w, pa, SUPERVISOR) if leaf and pa < s.ram_size else -1
 
 
 @native
@@ -142,7 +191,7 @@ def _store_page(s: Any, w: Any, va: Any) -> Any:
     if not leaf or not permitted(s, leaf, WRITE) or pa >= s.ram_size:
         return -1
     call(s.uc_ctl, (w.uc, FLUSH_COMMAND))  # the frame may have other names
-    return _put_aside(s, w, pa, 0)
+    return _put_aside(s, w, pa, COPY)
 
 
 @native
@@ -188,13 +237,10 @@ def window_access(uc: Any, uc_kind: Any, pa: Any, size32: Any, value: Any, user_
             _close(s, w, STORE_BUFFER)
         return
     w.loads += 1
-    if pa < w.base:
-        return
-    number = (pa - w.base) >> 12
-    if window_frame_at(w.frames, number).is_forwarded:
-        offset = pa & 0xFFF
-        _settle(s, w, number, offset)
-        _settle(s, w, number, min(offset + word(size32) - 1, 0xFFF))
+    last = min(pa + word(size32) - 1, pa | 0xFFF)
+    _load(s, w, pa)
+    if (last ^ pa) >> LINE_SHIFT:
+        _load(s, w, last)
 
 
 @native
@@ -237,6 +283,9 @@ def window_block(uc: Any, va: Any, size32: Any, user_data: Any) -> None:
     block = window_block_at(w.blocks, _place(w, w.block_key))
     if block.key != w.block_key or block.checksum != w.checksum:
         _close(s, w, UNKNOWN_BLOCK)
+    elif s.caches:
+        fetch_lines(s, pa, first)
+        fetch_lines(s, w.second_pa, size - first)
     w.barrier_va = va + block.barrier if block.barrier < size else NOWHERE
 
 
@@ -247,8 +296,8 @@ def window_instruction(uc: Any, va: Any, size: Any, user_data: Any) -> None:
     w = window_at(s.window, 0)
     if va == w.barrier_va:
         _close(s, w, SERIALIZING)
-    elif w.instructions == w.reorder_buffer:
-        _close(s, w, REORDER_BUFFER)
+    elif w.instructions == w.capacity:
+        _close(s, w, CAPACITY)
     elif w.end == 0:
         w.instructions += 1
 
@@ -281,10 +330,10 @@ def window_rdtsc(uc: Any, user_data: Any) -> Any:
 # --- what Python asks for --------------------------------------------------------------------------------------------
 
 
-@entry(word(word))
-def forwards_entry(state: Any) -> Any:
-    """Whether the load that was just refused opens a window: 1 or 0."""
-    return 1 if forwards(state_at(state, 0)) else 0
+@entry(word(word, word))
+def forwards_entry(state: Any, va: Any) -> Any:
+    """Whether the load of `va` that was just refused opens a window: 1 or 0."""
+    return 1 if forwards(state_at(state, 0), va) else 0
 
 
 @entry(word(word, word))

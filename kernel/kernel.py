@@ -48,6 +48,7 @@ from .process import KernelStack, Process, first_registers
 from .reclaim import Reclaim
 from .result import Result
 from .scheduler import Scheduler
+from .secret import Secret
 from .siginfo import SI_USER, SIGKILL, SigInfo
 from .signal_delivery import send_signal
 from .statistics import statistics
@@ -77,8 +78,9 @@ class Kernel:
     `/`, and `files` are files of the host's by guest path: read-only, unless the guest path ends with `:rw`; everything
     else that the guest writes stays in its memory. `thp` says who gets transparent huge pages: "always", "madvise" or
     "never" (huge_memory.py). `swap` is the size of the swap area, kept in `swap_file` if there is one, as fast as
-    `swap_device` (swap_device.py); `swap_policy` chooses what goes there (policies/). Raises InputError if the
-    machine's RAM is too small, or a file cannot be read.
+    `swap_device` (swap_device.py); `swap_policy` chooses what goes there (policies/). `secret` is a text that
+    the kernel keeps for itself (secret.py). Raises InputError if the machine's RAM is too small, or a file cannot be
+    read.
     """
 
     def __init__(
@@ -101,6 +103,7 @@ class Kernel:
         swap_file: Path | None = None,
         swap_device: str = "nvme",
         swap_policy: str = "active_inactive",
+        secret: bytes | None = None,
     ) -> None:
         self.machine, self.events = machine, machine.events
         self.stdin, self.stdout, self.stderr = (stream or io.BytesIO() for stream in (stdin, stdout, stderr))
@@ -112,6 +115,7 @@ class Kernel:
         self.text, self.percpu, self.manager = booted.text, booted.percpu, booted.manager
         self.frames, self.memory, self.pages = booted.manager.frames, booted.manager.memory, booted.manager.pages
         self.manager.huge.enabled = thp
+        self.secret = None if secret is None else Secret(self.memory, self.frames, secret)
         self.page_cache = PageCache(self.memory, self.pages, self.manager.swap, self.frames.total // 2)
         self.reclaim = Reclaim(self, swap_policy, machine.seed)
         self.file_system = FileSystem(self, self.page_cache, self.nanoseconds, root, files or {})

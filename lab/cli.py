@@ -26,6 +26,7 @@ from .check_command import check
 from .compare_commands import compare, validate
 from .completion import completion
 from .debug_commands import gdb
+from .meltdown_command import meltdown
 from .memory_commands import maps, tlb, walk
 from .options import (
     ExampleCommand,
@@ -152,7 +153,7 @@ def cli(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for _command in (check, compare, completion, gdb, maps, policies, report, tlb, validate, walk):
+for _command in (check, compare, completion, gdb, maps, meltdown, policies, report, tlb, validate, walk):
     cli.add_command(_command)
 
 

@@ -220,7 +220,7 @@ def _observation(session: Session, size: int) -> Observation | None:
 
 
 _COUNTED: Final = (
-    *("instructions", "accesses", "cycles", "tlb", "caches", "walk", "faults", "swap"),
+    *("instructions", "accesses", "cycles", "tlb", "caches", "transient", "walk", "faults", "swap"),
     *("cr3_writes", "syscalls", "context_switches"),
 )
 """The parts of the statistics that only ever grow."""

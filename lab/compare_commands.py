@@ -18,7 +18,7 @@ from .terminal import console, say
 if TYPE_CHECKING:
     from .compare_view import ProgramReport
 
-__all__ = ["compare", "validate"]
+__all__ = ["compare", "result_file", "validate"]
 
 DIFFERENT: Final = 70
 """A program that notices which machine it runs on has found a bug of ours (EX_SOFTWARE)."""
@@ -166,7 +166,7 @@ def compare(
     if plot_file is not None:
         check_plot(plot_file)
     with ExitStack() as files:
-        outputs = [_output(name, files) for name in (json_file, csv_file, plot_file, report_file)]
+        outputs = [result_file(name, files) for name in (json_file, csv_file, plot_file, report_file)]
         stdin = stdin_file.read() if stdin_file else b""
         report = _measure(options, axes, stdin, curve=curve, repeat=repeat, jobs=jobs, report=report_file is not None)
         report.render(console(sys.stderr if json_file == "-" else sys.stdout))
@@ -194,7 +194,7 @@ def _check(options: Options, axes: Mapping[str, Sequence[Any]], *, curve: bool, 
         raise click.UsageError("the runs go on side by side and cannot share a file to write: leave out :rw")
 
 
-def _output(name: str | None, files: ExitStack) -> IO[str] | None:
+def result_file(name: str | None, files: ExitStack) -> IO[str] | None:
     """Where results go, opened before anything runs."""
     if name is None or name == "-":
         return sys.stdout if name else None
@@ -264,7 +264,7 @@ def validate(json_file: str | None, jobs: int | None) -> None:
     from .validate import as_dict, measure, render
 
     with ExitStack() as files:
-        output = _output(json_file, files)
+        output = result_file(json_file, files)
         rows = measure(jobs=jobs)
         render(rows, console(sys.stderr if json_file == "-" else sys.stdout))
         if output is not None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .compare_curve import Curves
     from .compare_suite import Suite
 
-__all__ = ["check_plot", "draw_bars", "draw_curves", "draw_suite"]
+__all__ = ["check_plot", "draw_bars", "draw_curves", "draw_suite", "figure_of", "picture"]
 
 FORMATS: Final = (".svg", ".png", ".html")
 PALETTE: Final = (
@@ -86,7 +86,7 @@ def _stacked(
     """Draw horizontal bars with a colour for each cause, and a note behind each bar."""
     named = {cause for _name, parts in bars for cause in parts}
     found = [cause for cause in CAUSES if cause in named] + sorted(named - CAUSES.keys())
-    figure, axes = _figure(height=1.9 + 0.42 * len(bars))
+    drawing, axes = figure(height=1.9 + 0.42 * len(bars))
     places = range(len(bars))
     left = [0.0] * len(bars)
     most = max(sum(parts.values()) for _name, parts in bars)
@@ -106,12 +106,12 @@ def _stacked(
     axes.set_xlabel(unit)
     axes.set_title(title, loc="left", fontsize=11)
     axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    return _picture(figure, title, suffix)
+    return picture(drawing, title, suffix)
 
 
 def draw_curves(curves: Curves, suffix: str) -> bytes:
     """Draw overhead by rate of system calls, a line for each machine and working set, and the published points."""
-    figure, axes = _figure(height=5.2)
+    drawing, axes = figure(height=5.2)
     for number, (working_set, points) in enumerate(curves.by_working_set().items()):
         for machine, line in points.items():
             dashed = "--" if "no PCID" in machine else "-"
@@ -127,27 +127,34 @@ def draw_curves(curves: Curves, suffix: str) -> bytes:
     axes.set_ylabel("overhead of page-table isolation, %")
     axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     axes.set_title("What page-table isolation costs", loc="left", fontsize=11)
-    return _picture(figure, "What page-table isolation costs", suffix)
+    return picture(drawing, "What page-table isolation costs", suffix)
 
 
-def _figure(height: float) -> tuple[Any, Any]:
+def figure(height: float) -> tuple[Any, Any]:
     """Return a figure with one plain plot in it, drawn without any window."""
+    drawing, (axes,) = figure_of(1, height)
+    return drawing, axes
+
+
+def figure_of(rows: int, height: float) -> tuple[Any, list[Any]]:
+    """Return a figure with plain plots one below the other, drawn without any window."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, height), layout="constrained")
-    axes = figure.subplots()
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
+    drawing = Figure(figsize=(9, height), layout="constrained")
+    plots = list(drawing.subplots(rows, squeeze=False)[:, 0])
+    for axes in plots:
+        axes.spines[["top", "right"]].set_visible(False)
+    return drawing, plots
 
 
-def _picture(figure: Any, title: str, suffix: str) -> bytes:
+def picture(drawing: Any, title: str, suffix: str) -> bytes:
     """Return a figure as the bytes of a file; the same figure is the same bytes."""
     from matplotlib import rc_context
 
     buffer = io.BytesIO()
     kind = "png" if suffix == ".png" else "svg"
     with rc_context({"svg.hashsalt": "cr3"}):
-        figure.savefig(buffer, format=kind, dpi=144, metadata={"Date": None} if kind == "svg" else None)
+        drawing.savefig(buffer, format=kind, dpi=144, metadata={"Date": None} if kind == "svg" else None)
     if suffix != ".html":
         return buffer.getvalue()
     return PAGE.format(title=title, picture=base64.b64encode(buffer.getvalue()).decode()).encode()

@@ -103,7 +103,7 @@ def _tlb_flush(event: TlbFlush) -> str:
 
 @describe.register
 def _transient(event: TransientEvent) -> str:
-    done = f"{event.instructions} instructions, {event.loads} loads, {event.stores} stores"
+    done = f"{event.instructions} instructions, {event.loads} loads, {event.stores} stores, {event.fills} fills"
     address = "" if event.address is None else f" at {event.address:#x}"
     return f"{event.cause}{address}: {done}, ended by {event.end.replace('_', ' ')}"
 

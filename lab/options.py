@@ -70,6 +70,7 @@ class Options:
     swap_file: str | None = None
     swap_device: str = "nvme"
     swap_policy: str = "active_inactive"
+    secret: str | None = None
     seed: int = 1
     until: str | None = None
     max_instructions: int = MAX_INSTRUCTIONS
@@ -248,6 +249,7 @@ _MACHINE: Final = (
         metavar="NAME",
         help="Which page gives way: a policy of docs/policies.md, or FILE.py:CLASS for your own.",
     ),
+    click.option("--secret", metavar="TEXT", help="Put TEXT into the kernel's memory (see cr3 meltdown)."),
     click.option("--root", metavar="DIR", help="A folder that the programs see as /; it is read, never written."),
     click.option(
         "--file",

@@ -85,6 +85,7 @@ class Session:
             swap_file=Path(options.swap_file) if options.swap_file is not None else None,
             swap_device=options.swap_device,
             swap_policy=options.swap_policy,
+            secret=None if options.secret is None else options.secret.encode("utf-8", "surrogateescape"),
         )
 
     def _choose_pti(self, wanted: bool | None) -> bool:

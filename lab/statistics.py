@@ -110,11 +110,20 @@ def _counts(statistics: Mapping[str, Any]) -> Table:
         ("TLB flushes", statistics["tlb"]["flushes"]),
         ("system calls", statistics["syscalls"]),
         ("context switches", {"": statistics["context_switches"]}),
+        *_transient(statistics),
     ):
         happened = [f"{kind} {_number(count)}".strip() for kind, count in counts.items() if count]
         table.add_row(name, ", ".join(happened) or "none")
     table.columns[1].justify = "left"
     return table
+
+
+def _transient(statistics: Mapping[str, Any]) -> list[tuple[str, Mapping[str, int]]]:
+    """What transient windows did, if there can be any."""
+    if "transient" not in statistics:
+        return []
+    counts = dict(statistics["transient"])
+    return [("transient windows", counts.pop("windows")), ("transient", counts)]
 
 
 def _table(*heads: str) -> Table:

@@ -95,7 +95,7 @@ def replayed(scene: Scene, cpu: Profile) -> PlainCaches:
 def test_a_program_fills_the_caches_as_its_recorded_accesses_say(inclusive):
     for seed in range(4):
         cpu = small(inclusive)
-        scene = Scene(seed, cpu=cpu, complete=True, caches=True)
+        scene = Scene(seed, cpu=cpu, complete=True, caches=True, transient=False)
         plain, counts = replayed(scene, cpu), scene.machine.caches.counts()
         assert plain.misses["l1d"] > 20
         assert {name: plain.counts()[name] for name in ("l1d", "l2", "llc")} == {

@@ -1,0 +1,187 @@
+"""The attack bench: a secret in the kernel, a program that wants it, and a processor that may give it away.
+
+The program is an ordinary process (`programs/meltdown_string.asm`), and nothing here helps it. It is asked
+afterwards what it found, and what its clock said for the last byte: how long each of 256 loads took, of which one
+found its line in the caches, or none did.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from emu import PageWalkReport
+from emu.pte import PAGE_SIZE
+from kernel import Kernel, Process
+
+from . import walk_view
+from .compare_plot import figure_of, picture
+from .options import Options
+from .session import Session
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["PROGRAM", "SCHEMA", "Attack", "as_dict", "attack", "draw", "render", "schema"]
+
+SCHEMA: Final = "cr3.meltdown/1"
+VALUES: Final = 256
+NAME: Final = "meltdown_string.asm"
+
+
+def _program() -> Path:
+    """The attacking program: among the programs of a source tree, or where it is installed with this package."""
+    here = Path(__file__).parent
+    source = here.parent / "programs" / NAME
+    return source if source.exists() else here / "programs" / NAME
+
+
+PROGRAM: Final = _program()
+
+
+@dataclass(frozen=True, slots=True)
+class Attack:
+    """One attack. `latencies` are the cycles of the 256 loads that told the last byte, or did not."""
+
+    cpu: str
+    pti: bool
+    secret: bytes
+    leaked: bytes
+    attempts: int
+    cycles: int
+    seconds: float
+    latencies: tuple[int, ...]
+    windows: int
+    walk: PageWalkReport
+
+    @property
+    def correct(self) -> int:
+        """Bytes of the secret that were found, each at its place."""
+        return sum(found == byte for found, byte in zip(self.leaked, self.secret, strict=True))
+
+    @property
+    def text(self) -> str:
+        """What was found, without what was not found at the end."""
+        return self.leaked.rstrip(b"\0").decode("utf-8", "replace")
+
+    @property
+    def name(self) -> str:
+        """The setting of page-table isolation, as on the command line."""
+        return "on" if self.pti else "off"
+
+
+def attack(options: Options) -> Attack:
+    """Attack the machine of the options, whose kernel keeps their `secret`. Raises InputError."""
+    session = Session(options)
+    result = session.run(before_exit=True)
+    process, kernel = result.processes[0], session.kernel
+    assert options.secret is not None and kernel.secret is not None
+    secret = options.secret.encode()
+    cycles = result.stats["cycles"]["total"]
+    return Attack(
+        cpu=session.machine.profile.name,
+        pti=session.pti,
+        secret=secret,
+        leaked=_memory(kernel, process, "leaked", len(secret)),
+        attempts=struct.unpack("<Q", _memory(kernel, process, "attempts", 8))[0],
+        cycles=cycles,
+        seconds=session.machine.profile.seconds(cycles),
+        latencies=struct.unpack(f"<{VALUES}I", _memory(kernel, process, "latencies", 4 * VALUES)),
+        windows=result.stats["transient"]["windows"]["fault"],
+        walk=kernel.page_walk(process, kernel.secret.address, user=True),
+    )
+
+
+def _memory(kernel: Kernel, process: Process, symbol: str, size: int) -> bytes:
+    """What a process has at one of its symbols; pages that it never touched are zero."""
+    va, data = process.image.address_of(symbol), b""
+    while len(data) < size:
+        at = va + len(data)
+        pa, step = kernel.page_walk(process, at).pa, min(size - len(data), PAGE_SIZE - at % PAGE_SIZE)
+        data += bytes(step) if pa is None else kernel.machine.ram.read(pa, step)
+    return data
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of `as_dict`."""
+    text = resources.files(__package__).joinpath("schemas", "meltdown-1.json").read_text("utf-8")
+    loaded: dict[str, Any] = json.loads(text)
+    return loaded
+
+
+def as_dict(attacks: Sequence[Attack]) -> dict[str, Any]:
+    """All attacks on one secret, in the schema cr3.meltdown/1."""
+    runs = [
+        {
+            "pti": one.name,
+            "leaked": one.text,
+            "correct_bytes": one.correct,
+            "attempts": one.attempts,
+            "cycles": one.cycles,
+            "latencies": list(one.latencies),
+        }
+        for one in attacks
+    ]
+    return {"schema": SCHEMA, "secret": attacks[0].secret.decode(), "runs": runs}
+
+
+# --- for people ------------------------------------------------------------------------------------------------------
+
+
+def render(attacks: Sequence[Attack], console: Console) -> None:
+    """Print what leaked, and where nothing can leak the reason."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("PTI", "correct", "attempts", "windows", "cycles", "bytes/s"):
+        table.add_column(heading, justify="right" if heading != "PTI" else "left")
+    for one in attacks:
+        numbers = (one.attempts, one.windows, one.cycles, round(one.correct / one.seconds))
+        table.add_row(one.name, f"{one.correct} of {len(one.secret)}", *(f"{number:,}" for number in numbers))
+    lines = [f"{attacks[0].cpu}, a secret of {len(attacks[0].secret)} bytes in the kernel's memory", ""]
+    lines += [f"PTI {one.name + ':':4} {_quoted(one.text)}" for one in attacks]
+    console.print("\n".join([*lines, ""]), soft_wrap=True, markup=False)
+    console.print(table)
+    for one in attacks:
+        if one.correct < len(one.secret):
+            console.print(f"\n{_reason(one)}", soft_wrap=True, markup=False)
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False) if text else "nothing leaked"
+
+
+def _reason(one: Attack) -> str:
+    """Why an attack did not succeed."""
+    if one.walk.pa is None:
+        walk = walk_view.render(one.walk, f"{one.walk.va:#x}", "from the PGD that user mode runs on")
+        return f"With page-table isolation there is nothing to forward, for user mode has no translation:\n\n{walk}"
+    if not one.windows:
+        return f"{one.cpu} forwards nothing to a load that may not have it: no transient window ever opened."
+    return "The windows opened, but too little of the secret was in the L1 data cache."
+
+
+def draw(attacks: Sequence[Attack], suffix: str) -> bytes:
+    """Draw the latencies of the last byte's 256 loads, for each attack; the format is that of a file's suffix."""
+    drawing, plots = figure_of(len(attacks), height=1.2 + 2.2 * len(attacks))
+    for one, plot in zip(attacks, plots, strict=True):
+        lowest = min(range(VALUES), key=one.latencies.__getitem__)
+        plot.plot(range(VALUES), one.latencies, ".", markersize=4, color="#4e79a7")
+        if one.latencies[lowest] < max(one.latencies) / 2:
+            plot.plot([lowest], [one.latencies[lowest]], "o", markersize=7, color="#e15759")
+            label = f"{lowest} = {chr(lowest)!r}, {one.latencies[lowest]} cycles"
+            plot.annotate(
+                label, (lowest, one.latencies[lowest]), xytext=(9, -3), textcoords="offset points", fontsize=9
+            )
+        plot.set_ylim(0, 1.15 * max(one.latencies))
+        plot.set_xlim(-3, VALUES + 2)
+        plot.set_xticks(range(0, VALUES + 1, 32))
+        plot.set_ylabel("cycles")
+        plot.set_title(f"PTI {one.name}: {one.correct} of {len(one.secret)} bytes", loc="left", fontsize=10)
+    plots[-1].set_xlabel("page of the array that is loaded, for the last byte of the secret")
+    return picture(drawing, f"Flush+Reload on {attacks[0].cpu}", suffix)
