@@ -6,7 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from command import cr3, program, source
+
+from kernel.pagewalk import MappedPage, mapped_pages
+from kernel.vma import Vma
+from lab.options import Options
+from lab.page_states import PageReader
+from lab.session import Session
 
 PAGES = source(
     """
@@ -119,3 +126,54 @@ def test_json_goes_into_a_file_beside_the_table(tmp_path: Path) -> None:
 def test_a_symbol_that_is_not_there_is_told() -> None:
     done = cr3("maps", PAGES, "--at", "nowhere")
     assert done.exit_code == 2 and "no symbol 'nowhere'" in done.stderr
+
+
+SPLIT = source(
+    """
+_start:
+    mov     eax, 9                          # mmap of 4 MiB
+    xor     edi, edi
+    mov     esi, 4 << 20
+    mov     edx, 3
+    mov     r10d, 0x22
+    mov     r8, -1
+    xor     r9d, r9d
+    syscall
+    mov     rbx, rax
+    mov     [rbx], rbx                      # two huge pages
+    mov     [rbx + (2 << 20)], rbx
+    mov     eax, 57                         # fork
+    syscall
+    mov     [rbx + 5 * 4096], rbx           # splits the first
+forked:
+    ud2
+    """
+)
+
+
+def letter(page: MappedPage, vma: Vma) -> str:
+    """The state of a page, from what the walk says of it."""
+    if page.pfn is None:
+        return "w"
+    if page.is_zero_page:
+        return "z"
+    if page.is_huge:
+        return "h"
+    if page.is_anonymous:
+        return "p" if page.is_exclusive else "c"
+    return "s" if vma.backing is not None and vma.backing.is_shmem else "f"
+
+
+@pytest.mark.parametrize("path", [PAGES, SPLIT], ids=["pages", "split"])
+def test_whole_tables_say_the_same_as_one_entry_after_the_other(path: Path) -> None:
+    session = Session(Options(programs=(str(path),), thp="always", until="forked"))
+    process = session.run().processes[0]
+    pages = PageReader(session.kernel).states(process.mm)
+    seen = set()
+    for vma in process.mm.vmas:
+        walked = mapped_pages(session.kernel, process.mm, vma.start, vma.end)
+        expected = {(page.va - vma.start) >> 12: letter(page, vma) for page in walked}
+        assert pages.within(vma.start, vma.end) == expected
+        seen |= set(expected.values())
+    assert seen >= set("pczfs" if path is PAGES else "pchf")
+    session.close()

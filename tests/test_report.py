@@ -206,8 +206,8 @@ def test_the_slider_goes_through_time_with_the_keyboard_and_back(browser: Browse
 
 def test_the_box_walks_any_address_as_cr3_walk_does(browser: Browser, lecture: Path) -> None:
     browser.open(lecture)
-    for typed, address in (("0x180001008", "0x180001008"), ("_start+2", "_start+2"), ("0x7f0000000000",) * 2):
-        browser.press("#address", "\ue009a\ue000" + typed + "\ue007")  # over what was there, and Enter
+    for address in ("0x180001008", "_start+2", "0x7f0000000000"):
+        browser.press("#address", "\ue009a\ue000" + address + "\ue007")  # over what was there, and Enter
         expected = walk(LECTURE, address, *MACHINE)
         entries = browser.js("return [...document.querySelectorAll('.steps .entry')].map((one) => one.innerText)")
         assert [int(entry, 16) for entry in entries[: len(expected["levels"])]] == [

@@ -47,7 +47,7 @@ class Run:
     total_faults: int
     output: str
     symbols: dict[str, str]
-    """Symbols of the program, and their addresses in hexadecimal."""
+    """Symbols of the program and of the kernel, and their addresses in hexadecimal."""
     latencies: list[int]
     """Cycles of the loads of an attack by Flush+Reload; empty where there was none."""
 
@@ -81,7 +81,7 @@ class Observation:
             self._faults.faults,
             self._faults.total,
             _printed(output),
-            _symbols(session.images[0]),
+            _symbols(session.images[0]) | _kernel_symbols(session),
             self._latencies,
         )
 
@@ -94,6 +94,11 @@ def _printed(output: bytes) -> str:
 def _symbols(image: Image) -> dict[str, str]:
     names = sorted(image.symbols, key=lambda name: (image.symbols[name], name))
     return {name: f"{image.symbols[name]:x}" for name in names[:MOST_SYMBOLS]}
+
+
+def _kernel_symbols(session: Session) -> dict[str, str]:
+    own = session.images[0].symbols
+    return {name: f"{va:x}" for name, va in sorted(session.kernel.text.symbols.items()) if name not in own}
 
 
 @dataclass(frozen=True, slots=True)

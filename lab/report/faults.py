@@ -23,10 +23,12 @@ MOST_FAULTS: Final = 2000
 
 @dataclass(slots=True)
 class FaultPlace:
-    """An instruction that faulted, and how its faults ended: counts by FaultResult."""
+    """An instruction that faulted, and how its faults ended: counts by FaultResult. `file` and `line` are None where no
+    source is known.
+    """
 
-    pid: int
     program: str
+    in_kernel: bool
     symbol: str
     file: str | None
     line: int | None
@@ -56,7 +58,7 @@ class FaultLog:
 
     def __init__(self, session: Session) -> None:
         self._kernel, self._locator = session.kernel, Locator(session.kernel)
-        self._numbers: dict[tuple[int, str, int], int] = {}
+        self._numbers: dict[tuple[str, int], int] = {}
         self.places: list[FaultPlace] = []
         self.faults: list[Fault] = []
         self.total = 0
@@ -77,11 +79,11 @@ class FaultLog:
 
     def _place(self, event: PageFaultEvent) -> int:
         """The number of the faulting instruction; a new one is looked up."""
-        program = self._kernel.process(event.pid).image.path
-        key = (event.pid, program, event.rip)
+        program, in_kernel = self._kernel.process(event.pid).image.path, event.rip >> 63 != 0
+        key = ("" if in_kernel else program, event.rip)
         if key not in self._numbers:
             place = self._locator.instruction_at(event.rip, event.pid)
             self._numbers[key] = len(self.places)
-            instruction = "" if event.rip >> 63 else place.instruction  # the kernel's functions are Python
-            self.places.append(FaultPlace(event.pid, program, place.symbol, place.file, place.line, instruction))
+            instruction = "" if in_kernel else place.instruction  # the kernel's functions are Python
+            self.places.append(FaultPlace(program, in_kernel, place.symbol, place.file, place.line, instruction))
         return self._numbers[key]
