@@ -10,9 +10,9 @@ from typing import Any, Final
 
 from .cache import LINE, touch
 from .fetch import KNOWN, PAGE, quiet_walk
-from .native import call, native, words
+from .native import native, words
 from .pte import Access, Pte
-from .recorder import hit, is_recorded, record
+from .recorder import hit, tell_access
 from .records import entry_at
 from .soft_tlb import drop_page
 from .state import Engine, Event, TlbKind
@@ -56,12 +56,7 @@ def complete(s: Any, second_pa: Any) -> None:
         touch(s, s.crossing_pa, kind)
         if (last ^ s.crossing_pa) & LINE:
             touch(s, last, kind)
-    if (s.listeners >> ON_ACCESS) & 1 and va <= s.access_last and va + size > s.access_first:
-        call(s.notify, (ON_ACCESS, va, s.crossing_access, s.crossing_pa))
-    if is_recorded(s, ON_ACCESS):
-        row = record(s, ON_ACCESS, va, size, s.cpl, kind)
-        if row:
-            words(row)[0] = s.crossing_pa
+    tell_access(s, va, kind, size, s.crossing_pa)
 
 
 @native

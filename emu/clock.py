@@ -1,8 +1,8 @@
 """Time: one deterministic clock in cycles, of which every cause keeps its own part.
 
-Nothing here measures the host. What the native code counts (instructions, STLB hits, entry reads, assists) costs
-what the CPU profile says (`cycles.py` adds it up); everything else is charged by name when it happens. The parts sum to
-the total, always: the total *is* their sum.
+Nothing here measures the host. What the native code counts (instructions, TLB misses, entry reads, assists, copied
+bytes) costs what the CPU profile says (`cycles.py` adds it up); everything else is charged by name when it happens. The
+parts sum to the total, always: the total *is* their sum.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from .state import State
 __all__ = ["Clock"]
 
 _NATIVE_CAUSES = (
-    *("instructions", "stlb_hits", "page_walks", "ad_assists"),
-    *("entry_exit", "exceptions", "cr3_writes", "control_registers", "rdtsc", "data_caches", "instruction_caches"),
+    *("instructions", "itlb_misses", "dtlb_misses", "page_walks", "ad_assists"),
+    *("entry_exit", "exceptions", "cr3_writes", "control_registers", "copies", "rdtsc"),
+    *("data_caches", "instruction_caches"),
 )
 """In the order of `cycles.now`."""
 
@@ -36,6 +37,7 @@ class Clock:
         state.cost_stlb_hit, state.cost_assist = costs.stlb_hit, costs.walk_ad_assist
         state.cost_entry_read = 0 if state.caches else costs.walk_entry_read
         state.instructions_per_cycle = costs.instructions_per_cycle
+        state.copied_bytes_per_cycle = costs.copied_bytes_per_cycle
         self._charged: dict[str, int] = {}
 
     def charge(self, cause: str, cycles: int) -> None:

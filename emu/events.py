@@ -142,7 +142,11 @@ class InstructionEvent(Event):
 @event("access")
 @dataclass(frozen=True, slots=True)
 class AccessEvent(Event):
-    """A load or store of `size` bytes. `kind` is `read` or `write`; `pa` is the physical address."""
+    """A load or store of `size` bytes. `kind` is `read` or `write`; `pa` is the physical address.
+
+    What the kernel's Python functions touch is told as well, whole copies as one access a page, and as a `fetch` that
+    one was entered.
+    """
 
     kind: str
     va: int

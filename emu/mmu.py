@@ -57,6 +57,7 @@ class Mmu:
         self._copy = ctypes.CFUNCTYPE(_WORD, *[_WORD] * 5)(code["copy_entry"])
         self._copy_in = ctypes.CFUNCTYPE(_WORD, _WORD, _WORD, ctypes.c_char_p, _WORD, _WORD)(code["copy_entry"])
         self._clear_page = ctypes.CFUNCTYPE(_WORD, _WORD, _WORD)(code["clear_page_entry"])
+        self._fetch = ctypes.CFUNCTYPE(_WORD, _WORD, _WORD)(code["fetch_entry"])
         self._copy_page = ctypes.CFUNCTYPE(_WORD, _WORD, _WORD, _WORD)(code["copy_page_entry"])
         self._descend = ctypes.CFUNCTYPE(_WORD, *[_WORD] * 6)(code["descend_entry"])
         self._clear_bit = ctypes.CFUNCTYPE(_WORD, *[_WORD] * 8)(code["clear_bit_entry"])
@@ -218,6 +219,11 @@ class Mmu:
                 break
             start = found[-1][0] + PAGE_SIZE
         return found
+
+    def fetch(self, va: int) -> None:
+        """Fetch one instruction that Python stands for. Raises ProcessorException when it is refused."""
+        if not self._fetch(self._address, va):
+            raise self.exception(va)
 
     def _forget_code(self) -> None:
         """Something was written where translated code comes from."""

@@ -224,7 +224,7 @@ class Notices:
 
     def _access(self, va: int, kind_and_size: int, pa: int) -> None:
         kind, size = ACCESS_NAMES[kind_and_size & 3], kind_and_size >> 8
-        self._events.emit(AccessEvent(*self._when, kind, va, pa, size, self._machine.cpl))
+        self._events.emit(AccessEvent(*self._when, kind, va, pa, size, self._cpl(kind_and_size)))
 
     def _cache_fill(self, pa: int, place: int, use: int) -> None:
         cache, source = CacheLevel(place & 0xFF).name.lower(), CacheLevel(place >> 8).name.lower()

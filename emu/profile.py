@@ -277,6 +277,9 @@ class Costs:
     invpcid_all: Cycles  # type 2: all, with globals
     invpcid_all_nonglobal: Cycles  # type 3: all, without globals
 
+    # Memory
+    copied_bytes_per_cycle: Annotated[int, Unit("bytes", least=1)]  # filling or copying whole blocks
+
     # Other instructions that are not a plain instruction's price
     mov_to_cr0: Cycles
     mov_to_cr4: Cycles

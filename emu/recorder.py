@@ -21,10 +21,11 @@ from .pte import IMPLICIT
 from .records import notify
 from .state import Event
 
-__all__ = ["COMMON_SIZE", "hit", "is_recorded", "record", "record_cr3_write", "record_walk", "tell_mode"]
+__all__ = ["COMMON_SIZE", "hit", "is_recorded", "record", "record_cr3_write", "record_walk", "tell_access", "tell_mode"]
 
 PAGE_WALK, TLB_HIT, TABLE_FULL = int(Event.PAGE_WALK), int(Event.TLB_HIT), int(Event.TABLE_FULL)
 CR3_WRITE, MODE_SWITCH = int(Event.CR3_WRITE), int(Event.MODE_SWITCH)
+ON_ACCESS: Final = int(Event.ACCESS)
 TLB_HIT_BIT: Final = 1 << Event.TLB_HIT
 USER: Final = 3
 RIP: Final = 16
@@ -69,6 +70,17 @@ def record(s: Any, kind: Any, va: Any, detail: Any, cpl: Any, access: Any) -> An
     if s.sequence == s.last_sequence:
         call(s.notify, (TABLE_FULL, -1, 0, 0))
     return row + COMMON_SIZE
+
+
+@native
+def tell_access(s: Any, va: Any, access: Any, size: Any, pa: Any) -> None:
+    """Tell listeners of an access that was made (`Access`, or'ed with IMPLICIT), and record it."""
+    if (s.listeners >> ON_ACCESS) & 1 and va <= s.access_last and va + size > s.access_first:
+        notify(s, ON_ACCESS, va, access | (size << 8), pa)
+    if is_recorded(s, ON_ACCESS):
+        row = record(s, ON_ACCESS, va, size, 0 if access & IMPLICIT else s.cpl, access & 3)
+        if row:
+            words(row)[0] = pa
 
 
 @rare

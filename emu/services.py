@@ -10,12 +10,12 @@ from typing import Any, Final
 
 from numba import types
 
-from .cache import cache_access, flush_all, flush_line, is_cached, touch, touch_range, wait_for_loads
+from .cache import cache_access, fetch_lines, flush_all, flush_line, is_cached, touch, touch_range, wait_for_loads
 from .counting import find_place
 from .cycles import now, read_time_stamp
 from .native import call, entry, native, words
 from .pte import ADDRESS_MASK, INDEX_MASK, PAGE_SIZE, Access, Pte
-from .recorder import COMMON_SIZE, record
+from .recorder import COMMON_SIZE, record, tell_access
 from .records import state_at
 from .soft_tlb import flush_soft_tlb
 from .state import Fault
@@ -33,7 +33,7 @@ from .transfer import (
     write_flags,
 )
 from .translate import translate
-from .walk import KIND, WRITE
+from .walk import FETCH, KIND, WRITE
 
 __all__ = [
     "clear_bit_entry",
@@ -41,6 +41,7 @@ __all__ = [
     "copy_entry",
     "copy_page_entry",
     "descend_entry",
+    "fetch_entry",
     "invalidate_entry",
     "load_entry",
     "store_entry",
@@ -86,6 +87,7 @@ def _load(s: Any, va: Any, access: Any) -> Any:
     if s.caches:
         touch(s, pa, READ)
     s.loaded = words(s.ram)[pa >> 3]
+    tell_access(s, va, access, 8, pa)
     return True
 
 
@@ -97,14 +99,17 @@ def load_entry(state: Any, va: Any, access: Any) -> Any:
 
 
 @native
-def _store(s: Any, va: Any, value: Any) -> Any:
+def _store(s: Any, va: Any, value: Any, access: Any) -> Any:
     """Store an aligned word. False with the fault in the state."""
     s.writes += 1
-    pa = _physical(s, va, WRITE)
+    pa = _physical(s, va, access)
     if pa < 0:
         return False
+    if s.caches:
+        touch(s, pa, WRITE)
     words(s.ram)[pa >> 3] = value
     note_write(s, pa)
+    tell_access(s, va, access, 8, pa)
     return True
 
 
@@ -112,15 +117,21 @@ def _store(s: Any, va: Any, value: Any) -> Any:
 def store_entry(state: Any, va: Any, value: Any, access: Any) -> Any:
     """Store an aligned word. 1 if all is well; 0 with `fault` or `code_written` set in the state."""
     s = state_at(state, 0)
-    s.writes += 1
-    pa = _physical(s, va, access)
+    return 1 if _store(s, va, value, access) and not s.code_written else 0
+
+
+@entry(word(word, word))
+def fetch_entry(state: Any, va: Any) -> Any:
+    """Fetch the first instruction of a kernel function that is Python. 0 with the fault in the state."""
+    s = state_at(state, 0)
+    s.instructions += 1
+    pa = _physical(s, va, FETCH)
     if pa < 0:
         return 0
     if s.caches:
-        touch(s, pa, WRITE)
-    words(s.ram)[pa >> 3] = value
-    note_write(s, pa)
-    return 0 if s.code_written else 1
+        fetch_lines(s, pa, 1)
+    tell_access(s, va, FETCH, 1, pa)
+    return 1
 
 
 @entry(word(word, word, word, word, word))
@@ -146,7 +157,10 @@ def copy_entry(state: Any, va: Any, host: Any, size: Any, access: Any) -> Any:
         else:
             s.reads += (step + 7) >> 3
             call(s.memmove, (host + done, s.ram + pa, step))
+        tell_access(s, at, access, step, pa)
         done += step
+    if s.alignment_check:  # only between STAC and CLAC: everything else is a few words of the kernel's own
+        s.copied_bytes += done
     return done
 
 
@@ -162,6 +176,8 @@ def clear_page_entry(state: Any, va: Any) -> Any:
         touch_range(s, pa, PAGE, WORDS, WRITE)
     call(s.memset, (s.ram + pa, 0, PAGE))
     note_write(s, pa)
+    s.copied_bytes += PAGE
+    tell_access(s, va, WRITE, PAGE, pa)
     return 1
 
 
@@ -173,6 +189,7 @@ def copy_page_entry(state: Any, target: Any, source: Any) -> Any:
     if below < 0:
         return 0
     s.reads += WORDS
+    tell_access(s, source, READ, PAGE, below)
     pa = _physical(s, target, WRITE)
     if pa < 0:
         return 0
@@ -182,6 +199,8 @@ def copy_page_entry(state: Any, target: Any, source: Any) -> Any:
         touch_range(s, pa, PAGE, WORDS, WRITE)
     call(s.memmove, (s.ram + pa, s.ram + below, PAGE))
     note_write(s, pa)
+    s.copied_bytes += PAGE
+    tell_access(s, target, WRITE, PAGE, pa)
     return 1
 
 
@@ -219,7 +238,7 @@ def _clear_in_table(s: Any, at: Any, va: Any, end: Any, bit: Any, found: Any, ro
         if not _load(s, at, READ):
             return -1
         if s.loaded & P and s.loaded & bit:
-            if not _store(s, at, s.loaded & ~bit):
+            if not _store(s, at, s.loaded & ~bit, WRITE):
                 return -1
             words(found)[2 * count] = va
             words(found)[2 * count + 1] = s.loaded
@@ -256,7 +275,7 @@ def clear_bit_entry(state: Any, direct_map: Any, table: Any, va: Any, end: Any, 
                 return -1
             count += done
         elif s.loaded & P and s.loaded & bit:
-            if not _store(s, direct_map + pa, s.loaded & ~bit):
+            if not _store(s, direct_map + pa, s.loaded & ~bit, WRITE):
                 return -1
             words(found)[2 * count] = va
             words(found)[2 * count + 1] = s.loaded

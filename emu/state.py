@@ -317,6 +317,7 @@ class State(ctypes.Structure):
         ("cost_assist", c_uint64),
         ("cost_rdtsc", c_uint64),
         ("instructions_per_cycle", c_uint64),
+        ("copied_bytes_per_cycle", c_uint64),
         # what was counted
         ("entry_exit_cycles", c_uint64),
         ("cr3_cycles", c_uint64),
@@ -324,12 +325,13 @@ class State(ctypes.Structure):
         ("cr3_flushing", c_uint64),  # writes of CR3 without Python
         ("cr3_keeping", c_uint64),
         ("exception_cycles", c_uint64),  # of page faults that were delivered without Python
+        ("copied_bytes", c_uint64),  # whole pages that the kernel filled or copied, and user memory
         ("rdtsc_cycles", c_uint64),
         ("load_cycles", c_uint64),  # of waiting for loads that missed the L1D
         ("fetch_cycles", c_uint64),  # of waiting for code that missed the L1I
         ("walk_cycles", c_uint64),  # of page walks, where the caches say what an entry costs
         ("charged_cycles", c_uint64),  # by Python, for causes that it names
-        ("cause_cycles", c_uint64 * 11),  # the causes that native code counts, added up by `cycles.now`
+        ("cause_cycles", c_uint64 * 13),  # the causes that native code counts, added up by `cycles.now`
         ("mode_totals", c_uint64 * 6),  # user instructions, reads, writes; the same of the kernel
         ("mode_start", c_uint64 * 3),
         ("deadline", c_uint64),  # stop before the block that would pass this many instructions

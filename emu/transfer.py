@@ -13,7 +13,7 @@ from typing import Any, Final
 from .cache import touch
 from .native import call, native, words
 from .pte import ADDRESS_MASK, IMPLICIT, Access, Rflags
-from .recorder import record_cr3_write, tell_mode
+from .recorder import record_cr3_write, tell_access, tell_mode
 from .soft_tlb import flush_soft_tlb
 from .state import FETCHED, Event, Fault
 from .tlb import ANY, PCID_MASK, invalidate, leaf_shift
@@ -165,6 +165,7 @@ def _load(s: Any, va: Any, access: Any, is_stack: Any) -> Any:
         return False
     shift = (va & 7) << 3
     low = words(s.ram)[pa >> 3]
+    tell_access(s, va, access, 8, pa)
     if shift == 0:
         s.loaded = low
         return True
@@ -194,6 +195,7 @@ def _store(s: Any, va: Any, value: Any) -> Any:
         return False
     words(s.ram)[pa >> 3] = value
     note_write(s, pa)
+    tell_access(s, va, WRITE | IMPLICIT, 8, pa)
     return True
 
 

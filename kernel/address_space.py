@@ -21,6 +21,7 @@ from .memory_map import MemoryMap
 from .page_table import PageTable
 from .pte import D, P, W, is_huge, is_mapped, is_special, is_swap, pfn_of, swap_place
 from .vma import Backing, Vma, VmaFlag, VmaSet
+from .work import kernel_work
 
 if TYPE_CHECKING:
     from .files.file import File
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 __all__ = ["AddressSpace"]
 
 PAGE_MASK: Final = ~(PAGE_SIZE - 1)
+ZAP_PTE_RANGE: Final = kernel_work("zap_pte_range", each=50)
+"""Assumption: a hundred instructions to clear an entry, to give up its reference, and to put the frame on a list."""
+EXIT_MMAP: Final = kernel_work("exit_mmap", cycles=34_000)
+"""What exit and wait4 were measured to take more where the child had memory of its own (see syscalls/__init__.py)."""
 STACK_GUARD: Final = 256 * PAGE_SIZE
 """A stack does not grow closer than this to a mapping below it, unless that is inaccessible or a stack, too
 (stack_guard_gap; expand_downwards in mm/vma.c)."""
@@ -258,6 +263,8 @@ class AddressSpace:
             else:
                 memory.store64(place, 0)
             dropped.append((va, entry))
+        if dropped:
+            memory.enter(ZAP_PTE_RANGE, len(dropped))
         if free_tables:
             tables += self._unlink_tables(start, end)
         if dropped:
@@ -285,7 +292,9 @@ class AddressSpace:
             self.manager.swap.drop(swap_place(entry)[1])
 
     def destroy(self) -> None:
-        """Give everything back (exit_mmap). The address space must not be the one that is loaded."""
+        """Give everything back (exit_mmap). Nobody runs on it any more."""
+        self.manager.tlb.leave(self)
+        self.manager.memory.enter(EXIT_MMAP)
         self._last = tuple(self.vmas)
         for vma in self._last:
             self.vmas.remove(vma.start, vma.end)

@@ -14,6 +14,9 @@ comes back with an older generation.
 
 Under page-table isolation each has two PCIDs, kernel n and user n + 2048. The kernel runs on the first, and flushes the
 second late: a bit in `user_pcid_flush_mask` makes the entry code's way back to user mode do it.
+
+Kernel work that is nobody's (idling, the rest of a process that ended, kswapd) needs no user half at all, so it goes on
+with the page tables that happen to be loaded: *lazy TLB*. If the same process comes back, CR3 was never written.
 """
 
 from __future__ import annotations
@@ -24,14 +27,14 @@ from typing import TYPE_CHECKING, Final
 
 from emu import InputError
 from emu.machine import Machine
-from emu.pte import CR3_NOFLUSH, PAGE_SIZE
+from emu.pte import CR3_NOFLUSH, PAGE_SIZE, Cr4
 
 from .memory import KernelMemory
 
 if TYPE_CHECKING:
     from .address_space import AddressSpace
 
-__all__ = ["ASID_MODES", "TlbContexts"]
+__all__ = ["ASID_MODES", "FLUSH_CEILING", "TlbContexts"]
 
 ASID_MODES: Final = ("pcid", "flush", "stale")
 DYNAMIC_ASIDS: Final = 6
@@ -40,7 +43,8 @@ FLUSH_CEILING: Final = 33
 """Pages that are flushed one by one; for more it is cheaper to flush all (tlb_single_page_flush_ceiling)."""
 USER_PCID: Final = 1 << 11
 """The PCID of a process's user half (X86_CR3_PTI_PCID_USER_BIT)."""
-INVPCID_ADDRESS: Final = 0
+INVPCID_ADDRESS, INVPCID_ALL = 0, 2
+"""Types of INVPCID: one address of one PCID; everything, global translations too."""
 
 
 @dataclass(slots=True)
@@ -54,7 +58,8 @@ class Context:
 class TlbContexts:
     """The PCIDs of the processor. `skip` names kinds of flushes to leave out, to see what they are for.
 
-    `tagged` says whether CR4.PCIDE is set. Raises InputError for a mode that needs tags where there are none.
+    `tagged` says whether CR4.PCIDE is set; `user_flush_mask` is the kernel address of `user_pcid_flush_mask`, None
+    without page-table isolation. Raises InputError for a mode that needs tags where there are none.
     """
 
     def __init__(
@@ -78,20 +83,22 @@ class TlbContexts:
         self._contexts = [Context() for _ in range(DYNAMIC_ASIDS if mode == "pcid" else 1)]
         self._next = 0
         self._asid = 0
-        self.loaded: AddressSpace | None = None
+        self.loaded: AddressSpace | None = None  # None: the kernel's own page tables
+        self.is_lazy = False
         self.skip: set[str] = set()
+
+    @property
+    def _has_user_pcids(self) -> bool:
+        return self._user_flush_mask is not None and self._tagged
 
     # --- switching --------------------------------------------------------------------------------------------------
 
-    def switch(self, mm: AddressSpace | None) -> None:
-        """Load an address space, or the kernel's own (switch_mm_irqs_off)."""
-        if mm is self.loaded and mm is not None:
+    def switch(self, mm: AddressSpace) -> None:
+        """Load an address space (switch_mm_irqs_off)."""
+        self.is_lazy = False
+        if mm is self.loaded:
             return
         self.loaded = mm
-        if mm is None:
-            keeps, self._kernel_changed = not self._kernel_changed, False
-            self._machine.write_cr3(self._kernel_pgd | (CR3_NOFLUSH if self._tagged and keeps else 0))
-            return
         keeps = self._choose(mm)
         if not keeps:
             self._invalidate_user_asid()
@@ -118,6 +125,18 @@ class TlbContexts:
         asid = (pcid & ~USER_PCID) - 1 if self._tagged else 0
         return self._contexts[asid].owner if 0 <= asid < len(self._contexts) else 0
 
+    def enter_lazy(self) -> None:
+        """The kernel works for no process now, and goes on with whatever page tables are loaded (enter_lazy_tlb)."""
+        self.is_lazy = True
+
+    def leave(self, mm: AddressSpace) -> None:
+        """If this address space is loaded, load the kernel's own page tables instead (leave_mm)."""
+        if mm is not self.loaded:
+            return
+        self.loaded = None
+        keeps, self._kernel_changed = not self._kernel_changed, False
+        self._machine.write_cr3(self._kernel_pgd | (CR3_NOFLUSH if self._tagged and keeps else 0))
+
     # --- flushing ---------------------------------------------------------------------------------------------------
 
     def flush(self, mm: AddressSpace, start: int, end: int, why: str, *, size: int = PAGE_SIZE) -> None:
@@ -126,6 +145,9 @@ class TlbContexts:
             return
         mm.tlb_generation += 1
         if mm is not self.loaded:
+            return
+        if self.is_lazy:  # nobody needs its user half: to be rid of it costs as much as to flush it (flush_tlb_func)
+            self.leave(mm)
             return
         if (end - start) // size <= FLUSH_CEILING:
             for va in range(start, end, size):
@@ -150,7 +172,7 @@ class TlbContexts:
     def _flush_one_user(self, va: int) -> None:
         """Forget a page under the PCID of the kernel's half, and under that of the user's (flush_tlb_one_user)."""
         self._machine.invlpg(va)
-        if self._user_flush_mask is None or not self._tagged:
+        if not self._has_user_pcids:
             return
         if self._machine.profile.features.invpcid:
             self._machine.invpcid(INVPCID_ADDRESS, self._asid + 1 + USER_PCID, va)
@@ -164,15 +186,32 @@ class TlbContexts:
             self._memory.store_va(self._user_flush_mask, mask | 1 << self._asid + 1)
 
     def flush_kernel(self, start: int, end: int) -> None:
-        """Forget pages of the kernel's (flush_tlb_kernel_range).
-
-        They are global, and INVLPG drops them for every PCID; under page-table isolation they are not, and whoever
-        else remembers them is flushed when it comes back.
-        """
+        """Forget pages of the kernel's (flush_tlb_kernel_range)."""
+        if (end - start) // PAGE_SIZE > FLUSH_CEILING:
+            self._flush_everything()
+            return
         for va in range(start, end, PAGE_SIZE):
-            self._machine.invlpg(va)
-        if self._user_flush_mask is not None and self._tagged:
-            self._kernel_changed = True
-            for asid, context in enumerate(self._contexts):
-                if asid != self._asid or self.loaded is None:
-                    context.owner = 0
+            self._flush_one_user(va)
+        if self._has_user_pcids:
+            self._invalidate_other()
+
+    def _invalidate_other(self) -> None:
+        """Kernel pages are not global under page-table isolation, so INVLPG dropped them for one PCID only.
+
+        Whoever else remembers them is flushed when it comes back (clear_asid_other).
+        """
+        self._kernel_changed |= self.loaded is not None
+        for asid, context in enumerate(self._contexts):
+            if asid != self._asid or self.loaded is None:
+                context.owner = 0
+
+    def _flush_everything(self) -> None:
+        """Forget all of all PCIDs (native_flush_tlb_global): with INVPCID, or by turning global pages off and on."""
+        machine, cr4 = self._machine, self._machine.control.cr4
+        if machine.profile.features.invpcid:
+            machine.invpcid(INVPCID_ALL, 0, 0)
+        elif cr4 & Cr4.PGE:
+            machine.write_cr4(cr4 & ~Cr4.PGE)
+            machine.write_cr4(cr4)
+        else:
+            machine.write_cr3(machine.control.cr3)

@@ -18,7 +18,7 @@ from emu.pte import PAGE_SHIFT, PAGE_SIZE, Cr4, Efer, Pte, Rflags
 
 from .asid import TlbContexts
 from .compound import STRUCT_PAGE_SIZE
-from .entry import STUB, KernelText
+from .entry import KernelText
 from .exceptions import Errno
 from .frames import FrameAllocator
 from .huge_memory import HugeMemory
@@ -181,8 +181,8 @@ def _map_direct(machine: Machine, page_table: PageTable) -> None:
 
 
 def _map_text(machine: Machine, page_table: PageTable, frames: FrameAllocator, text: KernelText) -> None:
-    """The assembled entry code, and one page with a stub for each function."""
-    for va, content in {**dict.fromkeys(text.functions, STUB), **text.entry}.items():
+    """The assembled entry code, a page with a stub for each function that it calls, and those of the others."""
+    for va, content in text.pages.items():
         pfn = frames.allocate()
         machine.ram.write(pfn << PAGE_SHIFT, content.ljust(PAGE_SIZE, b"\xcc"))
         is_global = not page_table.isolated or va in text.entry

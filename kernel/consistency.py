@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from emu.pte import PAGE_SIZE
 
+from . import pti
 from .address_space import AddressSpace
 from .compound import Compound, Mapping
 from .layout import TASK_SIZE
@@ -55,6 +56,7 @@ def inconsistencies(kernel: Kernel) -> list[str]:
         for mm in spaces:
             found += _promises(mm)
             found += _deliveries(mm, mappings)
+            found += pti.inconsistencies(mm)
             users = sum(process.mm is mm for process in kernel.processes if process.alive or process is kernel.held)
             if mm.users != users:
                 found.append(f"an address space has {users} users, {mm.users} are counted")

@@ -2,7 +2,7 @@
 
 `call do_syscall_64` in `entry.s` reaches a page of kernel text that holds `vmcall; ret`. VMCALL leaves the guest, the
 Python function registered under that name runs, and RET goes back. Each function has a page of its own, which the
-processor really fetches.
+processor really fetches. What they call in turn is kernel text, too: see work.py.
 
 A function is added with a decorator; `cycles` is an assumption about the instructions of Linux that it stands for,
 beyond the memory that it touches.
@@ -22,6 +22,7 @@ from emu.image import Image
 
 from .exceptions import KernelPanic
 from .layout import KERNEL_TEXT
+from .work import all_work, work_pages
 
 if TYPE_CHECKING:
     from .kernel import Kernel
@@ -80,7 +81,8 @@ def _entry_code(smap: bool, pti: bool, pcid: bool, empty_caches: bool, addresses
 class KernelText:
     """Where everything in kernel text is. `image` is the assembled entry code, `symbols` also has the functions.
 
-    `entry` are the pages of entry code: with page-table isolation they are all of the text that user mode maps.
+    `entry` are the pages of entry code: with page-table isolation they are all of the text that user mode maps. `pages`
+    are all pages of text with their content.
     """
 
     def __init__(self, *, smap: bool, pti: bool = False, pcid: bool = False, empty_caches: bool = False) -> None:
@@ -95,6 +97,8 @@ class KernelText:
             for segment in self.image.segments
             for offset in range(0, segment.size, PAGE_SIZE)
         }
+        self.pages = {**dict.fromkeys((*self.functions, *work_pages()), STUB), **self.entry}
+        self.works = {work.va: work.name for work in all_work()}
         self.symbols: dict[str, int] = {**self.image.symbols, **addresses}
 
     def at(self, va: int) -> KernelFunction:

@@ -18,6 +18,7 @@ from .siginfo import CLD_EXITED, CLD_KILLED, SIGCHLD, SigInfo
 from .signal_delivery import send_signal
 from .signals import SA_NOCLDWAIT, SIG_IGN
 from .wait import Wait
+from .work import kernel_work
 
 if TYPE_CHECKING:
     from .kernel import Kernel
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["WaitFor", "do_exit", "reap", "wait_for_child"]
 
 WORD: Final = 4
+DO_EXIT: Final = kernel_work("do_exit", cycles=14_000)
+"""Half of what was measured for vfork with the child's exit (see syscalls/__init__.py)."""
 STOPPED_STATUS, CONTINUED_STATUS = 0x7F, 0xFFFF
 
 
@@ -44,6 +47,7 @@ def do_exit(kernel: Kernel, process: Process, *, code: int | None = None, signal
         process.state = State.ZOMBIE
         kernel.machine.stop()
         return
+    kernel.memory.enter(DO_EXIT)
     release(kernel, process)
     process.state = State.ZOMBIE
     for child in process.children:
@@ -62,7 +66,7 @@ def _clear_child_tid(kernel: Kernel, process: Process) -> None:
 
 
 def release(kernel: Kernel, process: Process) -> None:
-    """Give back memory, files and the kernel stack. The address space is left before it goes."""
+    """Give back memory, files and the kernel stack."""
     if kernel.scheduler.current is process:
         kernel.scheduler.leave()
     process.files.put()

@@ -24,6 +24,7 @@ from .pte import SWAP_EXCLUSIVE, is_huge, is_mapped, is_special, is_swap, pfn_of
 from .signals import SS_DISABLE, AltStack
 from .vma import AnonVma, Vma, VmaFlag
 from .wait import WaitQueue
+from .work import kernel_work
 
 if TYPE_CHECKING:
     from .kernel import Kernel
@@ -33,6 +34,11 @@ __all__ = ["Clone", "copy_process", "dup_mm"]
 W, A = int(Pte.W), int(Pte.A)
 TABLE_SHIFT: Final = 21
 """One page table serves 2 MiB."""
+COPY_PROCESS: Final = kernel_work("copy_process", cycles=15_000)
+DUP_MMAP: Final = kernel_work("dup_mmap", cycles=30_000)
+"""Together what fork was measured to take (see syscalls/__init__.py); the first is half of vfork with the exit."""
+COPY_PTE_RANGE: Final = kernel_work("copy_pte_range", each=50)
+"""Assumption, as for `zap_pte_range`."""
 
 
 class Clone:
@@ -60,6 +66,7 @@ class Clone:
 
 def dup_mm(old: AddressSpace) -> AddressSpace:
     """A copy of an address space whose pages are shared until they are written (dup_mmap). Raises Errno(ENOMEM)."""
+    old.manager.memory.enter(DUP_MMAP)
     new = AddressSpace(old.manager, old.limits)
     new.heap_start, new.heap_end, new.stack_start = old.heap_start, old.heap_end, old.stack_start
     new.stack_top, new.mmap_base = old.stack_top, old.mmap_base
@@ -93,7 +100,9 @@ def _copy_entries(old: AddressSpace, new: AddressSpace, vma: Vma, start: int, en
     memory, pages = old.manager.memory, old.manager.pages
     is_private = not vma.flags & VmaFlag.SHARED
     table, reached = 0, -1
-    for va, found, pte in list(old.page_table.leaves(start, end)):
+    leaves = list(old.page_table.leaves(start, end))
+    memory.enter(COPY_PTE_RANGE, len(leaves))
+    for va, found, pte in leaves:
         if is_huge(found):
             if not old.manager.huge.copy_pmd(new, va, pte):
                 _copy_entries(old, new, vma, va, va + HPAGE_PMD_SIZE)
@@ -124,6 +133,7 @@ def copy_process(kernel: Kernel, parent: Process, flags: int, *, stack: int, tls
     _check(flags)
     if len(kernel.living_processes()) >= parent.limits.soft(Resource.NPROC):
         raise Errno(errno.EAGAIN)
+    kernel.memory.enter(COPY_PROCESS)
     mm = parent.mm
     if flags & Clone.VM:
         mm.users += 1

@@ -203,6 +203,8 @@ class Kernel:
         if va < 1 << 63:
             current = self.scheduler.current
             return current.image.symbolize(va) if current else f"{va:#x}"
+        if va in self.text.works:
+            return self.text.works[va]
         function = self.text.functions.get(va & ~(PAGE_SIZE - 1))
         if function is not None:
             offset = va % PAGE_SIZE

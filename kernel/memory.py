@@ -13,6 +13,7 @@ from emu.pte import ADDRESS_MASK, INDEX_MASK, PAGE_SIZE, Pte
 from emu.ram import Ram
 
 from .layout import DIRECT_MAP, direct_map
+from .work import Work
 
 __all__ = ["EarlyMemory", "KernelMemory", "PhysicalMemory"]
 
@@ -74,9 +75,15 @@ class KernelMemory:
     """Physical memory through the direct map; what ends in `_va`, and `load_words`, takes any kernel address."""
 
     def __init__(self, machine: Machine) -> None:
-        self._mmu = mmu = machine.mmu
+        self._machine, self._mmu = machine, machine.mmu
+        mmu = machine.mmu
         self.load_va, self.store_va, self.load_words = mmu.load64, mmu.store64, mmu.load_words
         self.read_va, self.write_va = mmu.read, mmu.write
+
+    def enter(self, work: Work, times: int = 1) -> None:
+        """A function of the kernel's: its text is fetched, and its instructions take their time (see work.py)."""
+        self._mmu.fetch(work.va)
+        self._machine.charge("kernel_work", work.cycles + times * work.each)
 
     def load64(self, pa: int) -> int:
         """Load the word at an aligned physical address."""

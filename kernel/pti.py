@@ -71,7 +71,11 @@ def _clone_page(page_table: PageTable, va: int) -> None:
 
 
 def inconsistencies(mm: AddressSpace) -> Iterator[str]:
-    """Where the two PGDs of an address space do not say the same; nothing, if the kernel is right."""
+    """Where the two PGDs of an address space do not say the same; nothing, if the kernel is right.
+
+    In the user half the entries are equal, but that the kernel's forbid execution. In the kernel half the user's PGD
+    has what that of the first process had.
+    """
     table, memory = mm.page_table, mm.manager.early
     if not table.isolated:
         return

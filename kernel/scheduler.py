@@ -23,6 +23,7 @@ from .signal_delivery import do_signal
 from .signals import ERESTART_RESTARTBLOCK
 from .timers import Timers
 from .wait import Wait
+from .work import kernel_work
 
 if TYPE_CHECKING:
     from .kernel import Kernel
@@ -34,9 +35,8 @@ HZ: Final = 250
 RAX: Final = 0
 RSP: Final = 4
 VMCALL_SIZE: Final = 3
-SWITCH_WORK: Final = 100
-"""Cycles of a context switch beyond its memory accesses and the CR3 write. Assumption: Linux's __schedule and
-__switch_to without them are some 300 instructions."""
+SCHEDULE: Final = kernel_work("__schedule", cycles=650)
+"""Measured: sched_yield with nobody else there took so much more than getppid (see syscalls/__init__.py)."""
 
 
 class Scheduler:
@@ -192,6 +192,7 @@ class Scheduler:
 
     def _idle_until(self, due: int) -> None:
         """Nobody can run before that time: the processor idles, or waits for the swap device."""
+        self._kernel.manager.tlb.enter_lazy()
         cause = "swap_io" if any(process.waits_for_io for process in self._asleep) else "idle"
         self._machine.charge(cause, max(due - self._machine.clock.now, 0))
         self._wake_due()
@@ -250,7 +251,7 @@ class Scheduler:
         self.has_run = False
         self.switches += 1
         process.switches += 1
-        machine.charge("kernel_work", SWITCH_WORK)
+        self._kernel.memory.enter(SCHEDULE)
         if self._kernel.events.wants("context_switch"):
             before = previous.pid if previous else 0
             self._kernel.events.emit(ContextSwitch(machine.clock.now, process.pid, before, process.pid))
@@ -270,10 +271,10 @@ class Scheduler:
         self._kernel.memory.store_va(self._kernel.percpu + PERCPU_TOP_OF_STACK, process.stack.top)
 
     def leave(self) -> None:
-        """The current process gives up its address space: the kernel's own is loaded (at exit)."""
+        """The current process has ended. Its page tables stay loaded until they go, or another's are loaded."""
         self.account()
         self.current, self._machine.pid = None, 0
-        self._kernel.manager.tlb.switch(None)
+        self._kernel.manager.tlb.enter_lazy()
 
     def account(self) -> None:
         """Give user instructions and time since the last call to the current process."""
@@ -287,3 +288,5 @@ class Scheduler:
         """Let the others have their turn first (sched_yield)."""
         if self.current is not None and self.ready:
             self.current.need_resched = self.current.work = True
+        else:
+            self._kernel.memory.enter(SCHEDULE)  # it looks, and finds nobody

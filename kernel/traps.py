@@ -84,6 +84,8 @@ def do_syscall_64(kernel: Kernel, regs_va: int, number: int) -> int:
     if kernel.events.wants("syscall"):
         used = arguments[: call.arity] if call else arguments
         kernel.events.emit(SyscallEvent(kernel.now, process.pid, number, name, used))
+    if call and call.work:
+        kernel.memory.enter(call.work)
     try:
         answer = call.body(kernel, *arguments[: call.arity]) if call else -errno.ENOSYS
         result = answer.attempt() if isinstance(answer, Wait) else answer

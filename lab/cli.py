@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from kernel import Result
 
     from .session import Session
+    from .trace import Mode
 
 __all__ = ["cli", "main"]
 
@@ -270,7 +271,8 @@ class TraceCommand(ProgramCommand):
     help="Which events, by default exec,syscall,fault,signal,exit; also insn, access, tlb, walk, cr3, switch, swap, "
     "any event name of the manual, or all.",
 )
-@click.option("--user", is_flag=True, help="Of instructions and accesses, only those in user mode.")
+@click.option("--user", "mode", flag_value="user", help="Of instructions and accesses, only those in user mode.")
+@click.option("--kernel", "mode", flag_value="kernel", help="Only those in kernel mode.")
 @click.option("--out", metavar="FILE", help="Write to FILE; JSON lines if its name ends in .jsonl.")
 @click.option(
     "--json",
@@ -285,7 +287,7 @@ class TraceCommand(ProgramCommand):
 def trace(
     options: Options,
     names: str | None,
-    user: bool,
+    mode: Mode | None,
     out: str | None,
     json_file: str | None,
     limit: int | None,
@@ -313,7 +315,7 @@ def trace(
         status = Status(lambda: f"{tracer.count:,} events so far")
         stdout = status.beside(sys.stdout.buffer if out else sys.stderr.buffer)
         session = Session(options, sys.stdin.buffer, stdout, status.beside(sys.stderr.buffer))
-        tracer = Tracer(session, kinds, lines, output.write, limit=limit, user_only=user)
+        tracer = Tracer(session, kinds, lines, output.write, limit=limit, mode=mode)
         result = run_session(session, status)
         if tracer.is_full:
             say(f"stopped after {limit:,} events (--limit)")

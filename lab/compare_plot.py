@@ -26,7 +26,7 @@ __all__ = ["check_plot", "draw_bars", "draw_curves", "draw_suite", "figure_of", 
 FORMATS: Final = (".svg", ".png", ".html")
 PALETTE: Final = (
     *("#4e79a7", "#f28e2b", "#e15759", "#b07aa1", "#76b7b2", "#59a14f"),
-    *("#edc948", "#9c755f", "#ff9da7", "#bab0ac", "#d0d0d0"),
+    *("#edc948", "#9c755f", "#ff9da7", "#86bcb6", "#d37295", "#499894", "#8cd17d", "#bab0ac", "#79706e", "#d0d0d0"),
 )
 COLOURS: Final = dict(zip(CAUSES, PALETTE, strict=True))
 """A cause has the same colour in every picture."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from .compare import Comparison, Job, Outcome, Run, document, run_once
-from .compare_view import new_table, print_table, write_csv
+from .compare_view import TRANSLATION, new_table, print_table, write_csv
 from .options import Options
 from .parallel import in_parallel
 from .workloads import (
@@ -91,7 +91,8 @@ class Suite:
 
 def _cells(workload: Workload, comparison: Comparison, run: Run) -> list[str]:
     causes = run.stats["cycles"]["by_cause"]
-    parts = (run.cycles, None, causes.get("cr3_writes", 0), causes.get("stlb_hits", 0) + causes.get("page_walks", 0))
+    translation = sum(causes.get(cause, 0) for cause in TRANSLATION)
+    parts = (run.cycles, None, causes.get("cr3_writes", 0), translation)
     overhead = "" if run is comparison.runs[0] else f"{comparison.overhead(run):+.2%}"
     return [overhead if part is None else f"{part / workload.count:,.1f}" for part in parts]
 

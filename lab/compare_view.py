@@ -16,7 +16,17 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-__all__ = ["CAUSES", "ProgramReport", "cause_name", "causes", "faults", "new_table", "print_table", "write_csv"]
+__all__ = [
+    "CAUSES",
+    "TRANSLATION",
+    "ProgramReport",
+    "cause_name",
+    "causes",
+    "faults",
+    "new_table",
+    "print_table",
+    "write_csv",
+]
 
 SIDE_BY_SIDE: Final = 5
 """Machines up to which every one has a column."""
@@ -32,15 +42,23 @@ CAUSES: Final = {
     "entry_exit": "entry and exit",
     "cr3_writes": "CR3 writes",
     "control_registers": "other control registers",
-    "stlb_hits": "ITLB and DTLB misses that the STLB has",
+    "itlb_misses": "ITLB misses that the STLB has",
+    "dtlb_misses": "DTLB misses that the STLB has",
     "page_walks": "page walks (STLB misses)",
     "ad_assists": "A and D bits",
     "tlb_invalidations": "INVLPG and INVPCID",
     "exceptions": "exceptions and interrupts",
+    "copies": "pages cleared and copied",
+    "data_caches": "loads that miss the L1D",
+    "instruction_caches": "code that misses the L1I",
     "kernel_work": "kernel work",
+    "swap_io": "swap device",
     "idle": "idle",
 }
 """The causes of `cycles.by_cause` as people call them, in the order of tables and plots."""
+
+TRANSLATION: Final = ("itlb_misses", "dtlb_misses", "page_walks", "ad_assists")
+"""Those that are the price of an address."""
 
 EVENTS: Final[dict[str, Callable[[Mapping[str, Any]], int]]] = {
     "instructions of the user": lambda s: s["instructions"]["user"],
@@ -174,7 +192,7 @@ def _one_a_line(comparison: Comparison) -> Table:
         table.add_column(head, justify="right")
     for run in comparison.runs:
         by_cause = run.stats["cycles"]["by_cause"]
-        translation = sum(by_cause.get(cause, 0) for cause in ("stlb_hits", "page_walks", "ad_assists"))
+        translation = sum(by_cause.get(cause, 0) for cause in TRANSLATION)
         writes = by_cause.get("cr3_writes", 0)
         table.add_row(
             run.name,

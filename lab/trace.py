@@ -21,7 +21,7 @@ from collections.abc import Callable, Collection
 from dataclasses import fields
 from functools import cache, partial
 from pathlib import PurePath
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import click
 
@@ -70,8 +70,9 @@ COLOURS: Final = {
 }
 """How the kinds of events look on a terminal; the others are plain."""
 
-USER: Final = 3
-"""Privilege level of user mode."""
+Mode = Literal["user", "kernel"]
+LEVELS: Final[dict[Mode, int]] = {"user": 3, "kernel": 0}
+"""Privilege levels."""
 
 NARROW, NARROWEST = 140, 90
 """Terminals below these widths get no disassembly, and no source lines."""
@@ -144,7 +145,7 @@ class TextLines:
 class Tracer:
     """Writes a line for each event of some kinds, and stops the machine after `limit` of them.
 
-    `user_only` leaves out what the processor does in kernel mode, but nothing that the kernel itself tells.
+    With a `mode` what the processor does in the other one is left out, but nothing that the kernel itself tells.
     Raises InputError for accesses on a machine that was asked to look at misses only.
     """
 
@@ -156,12 +157,13 @@ class Tracer:
         write: Callable[[str], object],
         *,
         limit: int | None = None,
-        user_only: bool = False,
+        mode: Mode | None = None,
     ) -> None:
         if "access" in names and session.options.engine == "trap":
             raise InputError("the trap engine does not see every access; leave out --engine trap")
         self._kernel, self._locator = session.kernel, Locator(session.kernel)
-        self._lines, self._write, self._limit, self._user_only = lines, write, limit, user_only
+        self._lines, self._write, self._limit = lines, write, limit
+        self._cpl = LEVELS[mode] if mode else None
         self.count = 0
         for name in names:
             session.kernel.on(name, partial(self._happened, name))
@@ -174,7 +176,7 @@ class Tracer:
     def _happened(self, name: str, event: Event) -> None:
         if self.is_full:
             return  # the machine stops where it can, not in the middle of an instruction
-        if self._user_only and getattr(event, "cpl", USER) != USER:
+        if self._cpl is not None and getattr(event, "cpl", self._cpl) != self._cpl:
             return
         self._write(self._lines.line(name, event, self._locator.place(event)) + "\n")
         self.count += 1

@@ -15,7 +15,7 @@ from .compare import Outcome, label, standard
 from .compare_suite import outcomes_of
 from .compare_view import new_table, print_table
 from .options import Options
-from .workloads import Workload, computing, dont_need, null_system_calls, page_faults, working_set
+from .workloads import Workload, computing, dont_need, null_system_calls, working_set, zero_page_faults
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,7 +39,7 @@ RATE_50K: Final = computing(10, 60_000, "50k a second")
 RATE_200K: Final = computing(20, 15_000, "200k a second")
 WORKING_SET: Final = working_set(40, 1000, 560_000, 25_600, "5k a second, 100 MB")
 COMPUTE: Final = working_set(1, 1_000_000, 60_000_000, 1000, "compute-bound")
-FAULTS: Final = page_faults(300)
+FAULTS: Final = zero_page_faults(300)
 DONT_NEED: Final = {pages: dont_need(100, pages) for pages in (1, 10)}
 
 RUNS: Final[tuple[tuple[Workload, str, tuple[str, ...]], ...]] = (

@@ -27,6 +27,7 @@ __all__ = [
     "pipe_tokens",
     "source_files",
     "working_set",
+    "zero_page_faults",
 ]
 
 PAGE: Final = 4096
@@ -134,12 +135,22 @@ def working_set(count: int, touches: int, cycles: int, pages: int, name: str = "
 
 def page_faults(count: int) -> Workload:
     """Stores to pages that nobody has touched."""
-    setup = "        lea     rsi, [rip + memory]"
+    loop = "        mov     byte ptr [rsi], 1"
+    return _touching("page fault", "stores to new pages of anonymous memory", loop, count)
+
+
+def zero_page_faults(count: int) -> Workload:
+    """Loads from pages that nobody has touched: all of them get the one page of zeros."""
+    return _touching("zero page", "loads from untouched memory", "        mov     al, [rsi]", count)
+
+
+def _touching(name: str, what: str, touch: str, count: int) -> Workload:
+    """An access to one new page after the other."""
     loop = f"""
-        mov     byte ptr [rsi], 1
+{touch}
         add     rsi, {PAGE}"""
-    source = _program(setup, loop, count, bss=count * PAGE)
-    return Workload("page fault", "stores to new pages of anonymous memory", "fault", count, source)
+    source = _program("        lea     rsi, [rip + memory]", loop, count, bss=count * PAGE)
+    return Workload(name, what, "fault", count, source)
 
 
 def forks(count: int) -> Workload:

@@ -64,9 +64,23 @@ def test_all_means_every_kind_of_event() -> None:
 
 
 def test_user_leaves_out_what_the_processor_does_in_the_kernel() -> None:
-    everything, user = (trace(LOOP, "--events", "insn,access", *option) for option in ([], ["--user"]))
+    everything, user, kernel = (
+        trace(LOOP, "--events", "insn,access", *option) for option in ([], ["--user"], ["--kernel"])
+    )
     assert user == [event for event in everything if event["cpl"] == 3]
     assert len([event for event in user if event["event"] == "instruction"]) == 68
+    assert kernel == [event for event in everything if event["cpl"] == 0]
+
+
+def test_what_python_does_for_the_kernel_is_traced_as_what_the_entry_code_does() -> None:
+    """Registers on the stack, page tables and frames in the direct map, struct pages, and the text of the function."""
+    accesses = trace(program("kernel_tour"), "--events", "access", "--kernel", "--pti", "on")
+    by_rip = [access for access in accesses if access.get("symbol", "").startswith(("do_syscall_64", "exc_page_fault"))]
+    starts = {"0xffffc9": "stack", "0xffff88": "direct map", "0xffffea": "struct page", "0xffffff": "text"}
+    seen = {(starts.get(hex(access["va"])[:8], "user"), access["kind"]) for access in by_rip}
+    assert seen >= {(place, kind) for place in ("stack", "direct map", "struct page") for kind in ("read", "write")}
+    assert ("text", "fetch") in seen and ("user", "write") in seen
+    assert {access["size"] for access in by_rip} >= {8, 4096}
 
 
 # --- what a line says ---------------------------------------------------------------------------

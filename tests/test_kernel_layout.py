@@ -162,7 +162,7 @@ def test_ram_that_is_too_small_for_the_kernel_is_refused(ram: str) -> None:
         Kernel(Machine(ram=ram))
 
 
-@pytest.mark.parametrize("ram", ["176K", "184K", "196K"])
+@pytest.mark.parametrize("ram", ["212K", "220K", "232K"])
 def test_ram_that_is_too_small_for_a_process_is_refused_and_nothing_is_left_behind(
     ram: str, make_kernel: MakeKernel
 ) -> None:

@@ -11,13 +11,16 @@ from typing import Any
 
 import pytest
 from conftest import MakeKernel
+from signal_programs import signal_program
 from small_programs import small_program
 
+from emu import Machine, TripleFault
 from emu.assembler import assemble, assemble_source
 from emu.image import Image
-from emu.pte import ADDRESS_MASK, PAGE_SIZE
-from kernel import Kernel, KernelPanic
-from kernel.layout import CPU_ENTRY_AREA, ENTRY_STACK_VA, GDT_VA, IDT_VA, TSS_VA
+from emu.pte import ADDRESS_MASK, PAGE_SIZE, ErrorCode
+from kernel import Kernel, KernelPanic, consistency
+from kernel.events import PageFaultEvent
+from kernel.layout import CPU_ENTRY_AREA, DF_STACK_VA, ENTRY_STACK_VA, GDT_VA, IDT_VA, TSS_VA
 from kernel.pti import inconsistencies
 
 PROGRAMS = Path(__file__).parent.parent / "programs"
@@ -91,19 +94,43 @@ def test_user_mode_sees_nothing_of_the_kernel_but_the_trampoline(make_kernel: Ma
     assert len(everything) > kernel.frames.total  # the direct map, at least
 
 
+LOADS = """
+    handle SIGSEGV, handler
+    lea rbx, [rip + table]; mov r12d, {count}; xor r13d, r13d
+1:  mov rax, [rbx]
+    mov al, [rax]                               # two bytes of code, which the handler skips
+    add rbx, 8; dec r12d; jnz 1b
+    mov rdi, r13; sub rdi, {count}; mov eax, EXIT; syscall
+    .data
+table: .quad {pages}
+    .text"""
+SKIP = "handler: inc r13; mov [rdx + UC_R8 + 40], r13; add qword ptr [rdx + UC_RIP], 2; ret"
+
+
 @pytest.mark.parametrize("pti", [False, True])
-def test_a_load_from_any_kernel_page_is_refused_either_way(pti: bool, make_kernel: MakeKernel) -> None:
-    """The rights refuse it without isolation, too. The error code says what was there to be refused."""
+def test_a_load_from_any_kernel_page_is_refused_and_with_isolation_there_is_next_to_nothing_to_refuse(
+    pti: bool, make_kernel: MakeKernel
+) -> None:
+    """A program tries every page that the kernel maps. The error code says what the processor found there."""
+    first = make_kernel({"ram": "2M"}, pti=pti)
+    pages = sorted(kernel_pages(first, first.spawn(small("nop")).mm.page_table.pgd))
+    source = LOADS.format(count=len(pages), pages=", ".join(f"{va:#x}" for va in pages))
     kernel = make_kernel({"ram": "2M"}, pti=pti)
-    process = kernel.spawn(small("nop"))
-    pages = sorted(kernel_pages(kernel, process.mm.page_table.pgd))[::7]
-    present = set()
-    for va in pages:
-        report = kernel.page_walk(process, va, user=True)
-        if report.pa is not None:
-            present.add(va)
-            assert not report.user
-    assert len(present) < 12 if pti else present == set(pages)
+    kernel.spawn(assemble_source(signal_program(source, SKIP)))
+    present = {}
+
+    @kernel.on("page_fault")
+    def refused(event: PageFaultEvent) -> None:
+        if event.address in pages:
+            assert event.outcome == "BAD_ADDRESS"
+            present[event.address] = bool(event.error_code & ErrorCode.P)
+
+    assert kernel.run().exit_code == 0
+    assert sorted(present) == pages
+    mapped = {va for va, is_there in present.items() if is_there}
+    stacks = {DF_STACK_VA, DF_STACK_VA + PAGE_SIZE}
+    trampoline = {IDT_VA, GDT_VA, ENTRY_STACK_VA, TSS_VA, kernel.percpu, *kernel.text.entry} | stacks
+    assert mapped == (trampoline if pti else set(pages))
 
 
 def test_the_kernel_sees_user_memory_and_may_not_execute_it(make_kernel: MakeKernel) -> None:
@@ -122,6 +149,30 @@ def unmapped(kernel: Kernel, va: int) -> None:
     assert level == 1
     kernel.manager.early.store64(pa, 0)
     kernel.machine.mmu.invalidate_all(global_too=True)
+
+
+TOUCHES = "_start: mov rbx, rsp; sub rbx, 65536; mov dword ptr [rbx], 1; jmp _start"
+
+
+@pytest.mark.parametrize(
+    ("page", "ending", "story"),
+    [
+        pytest.param(ENTRY_STACK_VA, KernelPanic, r"double fault at rip _start\+0xa, rsp 0x7ff", id="entry stack"),
+        pytest.param(GDT_VA, TripleFault, "triple fault", id="GDT"),
+        pytest.param(IDT_VA, TripleFault, "triple fault", id="IDT"),
+        pytest.param(TSS_VA, TripleFault, "triple fault", id="TSS"),
+    ],
+)
+def test_what_the_processor_needs_to_deliver_a_fault_must_be_in_the_trampoline(
+    page: int, ending: type[Exception], story: str
+) -> None:
+    """Without a stack there is another one for the double fault (IST); without the tables that lead there is none."""
+    kernel = Kernel(Machine(), pti=True)  # nobody can clean up behind a triple fault
+    kernel.spawn(assemble_source(TOUCHES))
+    kernel.run(until="_start")
+    unmapped(kernel, page)
+    with pytest.raises(ending, match=story):
+        kernel.run()
 
 
 def test_an_entry_without_its_scratch_space_is_a_double_fault(make_kernel: MakeKernel) -> None:
@@ -161,15 +212,31 @@ def test_what_fork_mmap_and_munmap_change_is_in_both(pcid: bool, make_kernel: Ma
     assert seen >= 6
 
 
-def test_a_forgotten_entry_in_the_users_pgd_is_found_and_the_program_faults_for_ever(make_kernel: MakeKernel) -> None:
-    kernel = make_kernel(pti=True)
+def test_a_forgotten_entry_in_the_users_pgd_is_found_and_the_program_faults_for_ever() -> None:
+    kernel = Kernel(Machine(), pti=True)  # a fixture's would be checked, and would fail
     process = kernel.spawn(small(FAR))
     process.mm.page_table._set_user_entry = lambda _pa, _entry: None  # type: ignore[method-assign]
     kernel.machine.max_instructions = 20_000
     result = kernel.run()
     assert (result.exit_code, result.signal) == (None, None)
     assert result.stats["faults"]["spurious"] > 10
-    assert any("PGD entry 0:" in text for text in inconsistencies(process.mm))
+    assert any("PGD entry 0:" in text for text in consistency.inconsistencies(kernel))
+    kernel.close()
+
+
+def test_an_entry_that_only_one_pgd_lost_is_found() -> None:
+    kernel = Kernel(Machine(), pti=True)
+    process = kernel.spawn(assemble_source("_start: jmp _start"))
+    assert consistency.inconsistencies(kernel) == []
+    early, table = kernel.manager.early, process.mm.page_table
+    shared = table.user_pgd + 8 * (CPU_ENTRY_AREA >> 39 & 511)
+    for place, said in ((table.pgd + 8 * 255, "PGD entry 255:"), (shared, "PGD entry 508 of the user's")):
+        entry = early.load64(place)
+        early.store64(place, 0)
+        assert [text for text in consistency.inconsistencies(kernel) if said in text]
+        early.store64(place, entry)
+    assert consistency.inconsistencies(kernel) == []
+    kernel.close()
 
 
 # --- the same program is the same program ---------------------------------------------------------------------------

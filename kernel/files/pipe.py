@@ -18,6 +18,7 @@ from emu.pte import PAGE_SIZE
 
 from ..exceptions import Errno
 from ..wait import Wait, WaitQueue
+from ..work import kernel_work
 from .file import File, OpenFlag, Poll
 from .inode import Dentry, Inode, SuperBlock
 from .iov import IovIter
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 __all__ = ["Fifo", "Pipe", "PipeEnd"]
 
 SIGPIPE: Final = 13
+PIPE_READ: Final = kernel_work("pipe_read", cycles=200)
+PIPE_WRITE: Final = kernel_work("pipe_write", cycles=300)
+"""Measured with a byte (see syscalls/__init__.py), less the 50 of the call itself."""
 
 
 @dataclass(slots=True)
@@ -161,6 +165,7 @@ class PipeEnd(File):
         """What is there, else wait for more until there is no writer. Raises Errno: EAGAIN, EFAULT."""
         if not to.left:
             return 0
+        self._kernel.memory.enter(PIPE_READ)
 
         def attempt() -> int | None:
             return self._read_now(to)
@@ -190,6 +195,7 @@ class PipeEnd(File):
         """Put everything in, and wait for room if need be. Raises Errno: EPIPE, EAGAIN, EFAULT, ENOMEM."""
         if not source.left:
             return 0
+        self._kernel.memory.enter(PIPE_WRITE)
         process = self._kernel.current
         self.check_readers(process)
         done = self._fill_last(source)

@@ -74,25 +74,25 @@ def _write(file: File, source: IovIter) -> int | Wait:
     return result
 
 
-@syscall(0)
+@syscall(0, cycles=50)
 def read(kernel: Kernel, fd: int, buffer: int, count: int) -> int | Wait:
     """Read from a file."""
     return _read(_readable(kernel, fd), one_buffer(kernel, buffer, count))
 
 
-@syscall(1)
+@syscall(1, cycles=50)
 def write(kernel: Kernel, fd: int, buffer: int, count: int) -> int | Wait:
     """Write to a file; the count is shorter if the buffer is bad in the middle."""
     return _write(_writable(kernel, fd), one_buffer(kernel, buffer, count))
 
 
-@syscall(19)
+@syscall(19, cycles=50)
 def readv(kernel: Kernel, fd: int, iov: int, count: int) -> int | Wait:
     """Read into several buffers."""
     return _read(_readable(kernel, fd), buffers(kernel, iov, count))
 
 
-@syscall(20)
+@syscall(20, cycles=50)
 def writev(kernel: Kernel, fd: int, iov: int, count: int) -> int | Wait:
     """Write from several buffers."""
     return _write(_writable(kernel, fd), buffers(kernel, iov, count))

@@ -56,7 +56,7 @@ class Map:
     """What MAP_SHARED_VALIDATE knows (LEGACY_MAP_MASK), roughly."""
 
 
-@syscall(9)
+@syscall(9, cycles=2600)
 def mmap(kernel: Kernel, address: int, size: int, prot: int, flags: int, fd: int, offset: int) -> int:
     """Map anonymous memory or a file (ksys_mmap_pgoff, do_mmap)."""
     if offset % PAGE_SIZE:
@@ -133,7 +133,7 @@ def _of_file(file: File, vm_flags: int, flags: int) -> tuple[int, Backing | None
     return file.mmap(vm_flags)
 
 
-@syscall(10)
+@syscall(10, cycles=2500)
 def mprotect(kernel: Kernel, address: int, size: int, prot: int) -> int:
     """Change the rights of a range of pages."""
     process = kernel.current
@@ -141,7 +141,7 @@ def mprotect(kernel: Kernel, address: int, size: int, prot: int) -> int:
     return 0
 
 
-@syscall(11)
+@syscall(11, cycles=2300)
 def munmap(kernel: Kernel, address: int, size: int) -> int:
     """Unmap a range of pages."""
     if size > TASK_SIZE:
@@ -150,7 +150,7 @@ def munmap(kernel: Kernel, address: int, size: int) -> int:
     return 0
 
 
-@syscall(12)
+@syscall(12, cycles=1700)
 def brk(kernel: Kernel, address: int) -> int:
     """Move the end of the heap; the answer is where it is now, also if it could not be moved."""
     mm = kernel.current.mm
@@ -161,7 +161,7 @@ def brk(kernel: Kernel, address: int) -> int:
     return end
 
 
-@syscall(25)
+@syscall(25, cycles=2500)
 def mremap(kernel: Kernel, old: int, old_size: int, new_size: int, flags: int, new: int) -> int:
     """Grow, shrink or move a mapping."""
     mm = kernel.current.mm
@@ -172,7 +172,7 @@ def mremap(kernel: Kernel, old: int, old_size: int, new_size: int, flags: int, n
     return start
 
 
-@syscall(28)
+@syscall(28, cycles=700)
 def madvise(kernel: Kernel, address: int, size: int, advice: int) -> int:
     """Say how a range will be used."""
     advising.madvise(kernel, kernel.current, address, size, advice & 0xFFFF_FFFF)
