@@ -32,8 +32,9 @@ from .vma import Vma, VmaFlag
 if TYPE_CHECKING:
     from .address_space import AddressSpace
     from .kernel import Kernel
+    from .process import Process
 
-__all__ = ["MappedPage", "ResidentSet", "mapped_pages", "mapped_ranges", "resident_set"]
+__all__ = ["MappedPage", "ResidentSet", "mapped_pages", "mapped_ranges", "peek", "resident_set"]
 
 P, A, D, PS = int(Pte.P), int(Pte.A), int(Pte.D), int(Pte.PS)
 KERNEL_START: Final = 0xFFFF_8000_0000_0000
@@ -170,6 +171,16 @@ def resident_set(kernel: Kernel, mm: AddressSpace, vma: Vma | None = None) -> Re
         for page in mapped_pages(kernel, mm, one.start, one.end):
             totals.add(page, one)
     return totals
+
+
+def peek(kernel: Kernel, process: Process, va: int, size: int) -> bytes:
+    """What a process has at an address, as the kernel maps it; pages that are not there are zero."""
+    data = b""
+    while len(data) < size:
+        pa = kernel.page_walk(process, va + len(data)).pa
+        part = min(size - len(data), PAGE_SIZE - (va + len(data)) % PAGE_SIZE)
+        data += bytes(part) if pa is None else kernel.manager.early.read(pa, part)
+    return data
 
 
 def mapped_ranges(kernel: Kernel, pgd: int) -> list[tuple[int, int]]:

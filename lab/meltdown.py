@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from emu import PageWalkReport
-from emu.pte import PAGE_SIZE
-from kernel import Kernel, Process
+from kernel.pagewalk import peek
 
 from . import walk_view
 from .compare_plot import figure_of, picture
@@ -82,29 +81,19 @@ def attack(options: Options) -> Attack:
     process, kernel = result.processes[0], session.kernel
     assert options.secret is not None and kernel.secret is not None
     secret = options.secret.encode()
-    cycles = result.stats["cycles"]["total"]
+    cycles, symbols = result.stats["cycles"]["total"], process.image.symbols
     return Attack(
         cpu=session.machine.profile.name,
         pti=session.pti,
         secret=secret,
-        leaked=_memory(kernel, process, "leaked", len(secret)),
-        attempts=struct.unpack("<Q", _memory(kernel, process, "attempts", 8))[0],
+        leaked=peek(kernel, process, symbols["leaked"], len(secret)),
+        attempts=struct.unpack("<Q", peek(kernel, process, symbols["attempts"], 8))[0],
         cycles=cycles,
         seconds=session.machine.profile.seconds(cycles),
-        latencies=struct.unpack(f"<{VALUES}I", _memory(kernel, process, "latencies", 4 * VALUES)),
+        latencies=struct.unpack(f"<{VALUES}I", peek(kernel, process, symbols["latencies"], 4 * VALUES)),
         windows=result.stats["transient"]["windows"]["fault"],
         walk=kernel.page_walk(process, kernel.secret.address, user=True),
     )
-
-
-def _memory(kernel: Kernel, process: Process, symbol: str, size: int) -> bytes:
-    """What a process has at one of its symbols; pages that it never touched are zero."""
-    va, data = process.image.address_of(symbol), b""
-    while len(data) < size:
-        at = va + len(data)
-        pa, step = kernel.page_walk(process, at).pa, min(size - len(data), PAGE_SIZE - at % PAGE_SIZE)
-        data += bytes(step) if pa is None else kernel.machine.ram.read(pa, step)
-    return data
 
 
 def schema() -> dict[str, Any]:

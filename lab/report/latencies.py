@@ -13,8 +13,8 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from emu.pte import PAGE_SIZE
 from kernel import Kernel, Process
+from kernel.pagewalk import peek
 
 __all__ = ["SYMBOL", "VALUES", "latencies"]
 
@@ -27,15 +27,5 @@ def latencies(kernel: Kernel, process: Process) -> list[int]:
     """The times that a process has measured so far; empty if it measures none."""
     if SYMBOL not in process.image.symbols:
         return []
-    measured = struct.unpack(f"<{VALUES}I", _memory(kernel, process, process.image.symbols[SYMBOL], WORD * VALUES))
+    measured = struct.unpack(f"<{VALUES}I", peek(kernel, process, process.image.symbols[SYMBOL], WORD * VALUES))
     return list(measured) if any(measured) else []
-
-
-def _memory(kernel: Kernel, process: Process, va: int, size: int) -> bytes:
-    """What a process has at an address; pages that are not there are zero."""
-    data = b""
-    while len(data) < size:
-        pa = kernel.page_walk(process, va + len(data)).pa
-        part = min(size - len(data), PAGE_SIZE - (va + len(data)) % PAGE_SIZE)
-        data += bytes(part) if pa is None else kernel.machine.ram.read(pa, part)
-    return data

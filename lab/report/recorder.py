@@ -61,7 +61,7 @@ class Recorder:
         kernel = self._session.kernel
         is_last = name == "exit" and event.pid == kernel.processes[0].pid
         if is_last or (self._is_due(event.cycle) and (name == "exit" or kernel.living_processes())):
-            what = f"{name.replace('_', ' ')}: {describe(event)}"
+            what = f"{name.replace('_', ' ').replace('tlb', 'TLB')}: {describe(event)}"
             self._keep(self.watcher.look(event.cycle, event.pid, what, must_stay=is_last))
 
     def _is_due(self, cycle: int) -> bool:
