@@ -19,7 +19,7 @@
 # expect stdout: the kernel tells of no secret
 
     .equ    PAGE, 4096
-    .equ    TRIES, 6                    # for each byte
+    .equ    TRIES, 4                    # for each byte
     .equ    SIGSEGV, 11
     .equ    UC_RIP, 168                 # offset of uc_mcontext.rip in the ucontext
 
