@@ -232,7 +232,7 @@ def write_csv(comparisons: list[Comparison], file: IO[str]) -> None:
 def _csv_row(comparison: Comparison, run: Run, outcome: Outcome) -> dict[str, Any]:
     stats = outcome.stats
     config = stats["config"]
-    machine = {key: config[key] for key in ("pti", "pcid", "cpu", "tlb_policy", "engine", "asid", "seed")}
+    machine = {key: config[key] for key in ("pti", "pcid", "cpu", "thp", "tlb_policy", "engine", "asid", "seed")}
     counted = {key: value for key, value in stats.items() if key not in ("schema", "program", "config", "processes")}
     return {
         "program": " ".join(comparison.program),

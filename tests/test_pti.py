@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
-from conftest import MakeKernel
+from conftest import Ended, MakeKernel, RunImage
 from signal_programs import signal_program
 from small_programs import small_program
 
@@ -245,23 +245,55 @@ SAMPLE = sorted(path for path in PROGRAMS.glob("*.asm") if path.stem not in ("sp
 MEANINGFUL = ("instructions", "accesses", "tlb", "walk", "faults", "cr3_writes", "syscalls", "cycles")
 
 
+MACHINES: Final[tuple[dict[str, Any], ...]] = ({"pti": False}, {"pti": True}, {"pti": True, "pcid": False})
+TWELVE = [
+    ({"engine": engine, "tlb_policy": "fifo"}, machine | {"thp": thp})
+    for machine in MACHINES
+    for thp in ("never", "always")
+    for engine in ("trap", "access")
+]
+"""Every combination of isolation, PCIDs, huge pages and engine; the two engines of a machine are neighbours."""
+
+
+def under_all_twelve(image: Image, run_image: RunImage) -> list[Ended]:
+    """Run a program everywhere: it does the same, and both engines of a machine count the same."""
+    runs = [run_image(image, machine, **options) for machine, options in TWELVE]
+    assert len({(run.result.exit_code, run.result.signal, run.stdout) for run in runs}) == 1
+    assert len({run.result.stats["instructions"]["user"] for run in runs}) == 1
+    for trap, access in zip(runs[::2], runs[1::2], strict=True):
+        assert {name: trap.result.stats[name] for name in MEANINGFUL} == {
+            name: access.result.stats[name] for name in MEANINGFUL
+        }
+    return runs
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", SAMPLE, ids=lambda path: path.stem)
-def test_isolation_changes_no_result_and_both_engines_count_the_same(path: Path, run_image: Any) -> None:
-    image = assemble(path)
-    endings = {}
-    for pti in (False, True):
-        for pcid in (False, True):
-            runs = [
-                run_image(image, {"engine": engine, "tlb_policy": "fifo"}, pti=pti, pcid=pcid)
-                for engine in ("trap", "access")
-            ]
-            counted = [{name: run.result.stats[name] for name in MEANINGFUL} for run in runs]
-            assert counted[0] == counted[1]
-            for run in runs:
-                user = run.result.stats["instructions"]["user"]
-                endings[pti, pcid, id(run)] = run.result.exit_code, run.result.signal, run.stdout, user
-    assert len(set(endings.values())) == 1
+def test_neither_isolation_nor_pcids_huge_pages_and_engine_change_a_result(path: Path, run_image: RunImage) -> None:
+    under_all_twelve(assemble(path), run_image)
+
+
+HUGE = """
+    anonymous 8 << 20; lea rbx, [rax + 0x1fffff]; and rbx, -0x200000    # three aligned pieces of 2 MiB, at least
+    mov ecx, 1536; mov rdi, rbx
+1:  mov [rdi], ecx; add rdi, 4096; dec ecx; jnz 1b
+    invoke MPROTECT, rbx, 8192, 1                                       # splits the first
+    lea r14, [rbx + 0x300000]; invoke MADVISE, r14, 4096, 4             # a hole in the second
+    invoke FORK; test eax, eax; jnz 2f
+    mov dword ptr [rbx + 0x400000], 7                                   # a copy of the third, or of a page of it
+    mov edi, [rbx + 0x400000]; add edi, [rbx + 0x400000 + 4096]; mov eax, EXIT; syscall
+2:  invoke WAIT4, rax, rsp, 0, 0; movzx r13d, byte ptr [rsp + 1]
+    mov ecx, 1536; mov rdi, rbx; xor esi, esi
+3:  add esi, [rdi]; add rdi, 4096; dec ecx; jnz 3b
+    show rsi; mov edi, r13d; mov eax, EXIT; syscall"""
+
+
+def test_a_program_with_huge_pages_in_all_their_states_does_the_same_under_all_twelve(run_image: RunImage) -> None:
+    runs = under_all_twelve(small(HUGE), run_image)
+    total = 1536 * 1537 // 2 - (1536 - 0x300)
+    assert int(runs[0].stdout, 16) == total
+    small_pages, huge_pages = (run.result.stats["faults"]["minor"] for run in (runs[0], runs[2]))
+    assert small_pages > 1536 > 600 > huge_pages
 
 
 # --- PCIDs keep what a process had ----------------------------------------------------------------------------------
