@@ -204,7 +204,7 @@ class Reclaim:
             pages = self._choose()
             if pages is None:
                 break
-            page = pages.policy.victim()
+            page = self._victim(pages)
             self.scanned += 1
             if self.reclaim_page(page, wait=kind == "direct"):
                 done += 1
@@ -213,6 +213,13 @@ class Reclaim:
                 self._list_of[page].policy.refused(page)
         self._finish(kind, self.scanned - before, done)
         return done
+
+    def _victim(self, pages: PageList) -> int:
+        """Ask the policy. Raises InputError for one that names a page that it does not have."""
+        page = pages.policy.victim()
+        if not isinstance(page, int) or self._list_of.get(page) is not pages:
+            raise InputError(f"policy {pages.policy.name}: its victim {page!r} is no page that it was given")
+        return page
 
     def _finish(self, kind: str, scanned: int, done: int) -> None:
         kernel = self._kernel

@@ -136,8 +136,8 @@ def replay(name: str, recording: Recording, frames: int, seed: int = 1) -> int:
 
 
 def _evict(victim: int, removed: Callable[[int], None], resident: set[int], bits: ReplayBits) -> None:
-    if victim not in resident:
-        raise InputError(f"the policy's victim {victim:#x} is no page that is in memory")
+    if not isinstance(victim, int) or victim not in resident:
+        raise InputError(f"the policy's victim {victim!r} is no page that is in memory")
     removed(victim)
     resident.discard(victim)
     bits.young.discard(victim)

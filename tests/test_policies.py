@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+from command import cr3, source
 from conftest import RunImage
 from hypothesis import given
 from hypothesis import strategies as st
+from small_programs import small_program
 
 from emu import InputError, assemble
 from kernel.policies import find_policy, policy_names
 from lab.options import Options
 from lab.policies import Recording, frame_counts, record, replay
+from lab.reference_strings import PATTERNS
 from lab.session import Session
 
 PROGRAMS = Path(__file__).parent.parent / "programs"
@@ -93,6 +97,26 @@ def test_a_scan_does_not_drive_out_what_the_active_list_holds() -> None:
     assert replay("active_inactive", recording, 12) < replay("fifo", recording, 12)
 
 
+@pytest.fixture(scope="module")
+def faults() -> dict[str, dict[str, int]]:
+    """Page faults by pattern and policy."""
+    return {name: pattern.faults(policy_names()) for name, pattern in PATTERNS.items()}
+
+
+@each_policy
+def test_each_policy_has_a_pattern_where_it_wins_and_one_where_it_loses(
+    name: str, faults: dict[str, dict[str, int]]
+) -> None:
+    """OPT loses nowhere; it gains nothing where every page is used once."""
+    ranks = []
+    for counts in faults.values():
+        rivals = [count for other, count in counts.items() if other not in (name, "opt")]
+        ranks.append((counts[name] < min(rivals), counts[name] > 1.2 * min(rivals)))
+    assert any(wins for wins, _ in ranks)
+    assert any(loses for _, loses in ranks) == (name != "opt")
+    assert len(set(faults["every page once"].values())) == 1
+
+
 # --- choosing one ---------------------------------------------------------------------------------
 
 
@@ -119,6 +143,29 @@ def test_a_file_that_has_no_policy_is_refused_with_the_reason(tmp_path: Path, te
     path.write_text(text)
     with pytest.raises(InputError, match=message):
         find_policy(f"{path}:Newest")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("return self.stack[9999999]", r"newest.py:14: Newest.victim\(\) failed: IndexError: list index out of range"),
+        ("return None", "victim None is no page that"),
+        ("return 'first'", "victim 'first' is no page that"),
+        ("return -1", "victim -1 is no page that"),
+    ],
+)
+def test_a_policy_that_fails_while_it_runs_is_told_as_its_writers_mistake(
+    tmp_path: Path, wrong: str, message: str
+) -> None:
+    path = tmp_path / "newest.py"
+    path.write_text(NEWEST.replace("return self.stack[-1]", wrong))
+    hog = "anonymous 2 << 20; 1: mov [rax], rax; add rax, 4096; jmp 1b"
+    program = source(small_program(hog))
+    outcome = cr3("run", program, "--ram", "2M", "--swap", "4M", "--swap-policy", f"{path}:Newest")
+    assert (outcome.exit_code, outcome.stderr.count("\n")) == (2, 1)
+    assert re.search(message, outcome.stderr)
+    with pytest.raises(InputError, match=message):
+        replay(f"{path}:Newest", Recording.of([*range(9)]), 4)
 
 
 def test_a_policy_that_is_not_there_is_refused_with_those_that_are() -> None:

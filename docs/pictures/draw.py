@@ -13,14 +13,17 @@ from typing import Any
 
 from matplotlib import rcParams
 from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch
+from matplotlib.patches import FancyBboxPatch, Rectangle
 from matplotlib.ticker import FuncFormatter
 
 from emu import Machine, Pte
 from emu.state import TlbKind
+from kernel.policies import policy_names
 from lab.policies import compare as compare_policies
 from lab.policies import record
+from lab.reference_strings import PATTERNS
 from lab.session import Options, Session
 
 HERE = Path(__file__).parent
@@ -199,6 +202,30 @@ def swap() -> Figure:
     axes.set(xlabel="frames", ylabel="page faults", ylim=(0, None))
     axes.set_title("quicksort, replayed under four policies", loc="left", size=10)
     axes.legend(frameon=False)
+    return figure
+
+
+@picture("policies")
+def policies() -> Figure:
+    """Who wins where: faults of each policy on each pattern, as multiples of OPT's."""
+    names = [name for name in policy_names() if name != "opt"]
+    faults = {title: pattern.faults(["opt", *names]) for title, pattern in PATTERNS.items()}
+    ratios = [[counts[name] / counts["opt"] for name in names] for counts in faults.values()]
+    figure = Figure(figsize=(8.6, 4.2), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(ratios, cmap="Oranges", norm=LogNorm(1, 12), aspect="auto")
+    axes.set_xticks(range(len(names)), names, rotation=30, ha="right")
+    axes.set_yticks(range(len(faults)), list(faults))
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    for row, values in enumerate(ratios):
+        for column, value in enumerate(values):
+            best = value == min(values) < max(values)
+            colour = "white" if value > 5 else "black"
+            axes.text(column, row, f"{value:.2f}", ha="center", va="center", size=9, color=colour)
+            if best:
+                axes.add_patch(Rectangle((column - 0.48, row - 0.46), 0.96, 0.92, fill=False, color=BLUE, linewidth=2))
+    axes.set_title("page faults, as multiples of OPT's; the best of each row is framed", loc="left", size=10)
     return figure
 
 

@@ -26,17 +26,22 @@ Pages are numbers: of frames when the kernel asks, of virtual pages when a recor
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import random
+import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Final, Protocol, TypeVar
 
-from emu import InputError
+from emu import InputError, MachineError
+
+from ..exceptions import KernelError
 
 __all__ = ["PageBits", "ReplacementPolicy", "find_policy", "policy", "policy_names"]
 
+_METHODS: Final = ("__init__", "added", "removed", "victim", "refused", "tick", "accessed", "cold")
 _POLICIES: dict[str, type[ReplacementPolicy]] = {}
 _P = TypeVar("_P", bound="type[ReplacementPolicy]")
 
@@ -134,8 +139,30 @@ def _from_file(path: Path, class_name: str) -> type[ReplacementPolicy]:
         raise InputError(f"{path}: there is no class {class_name} that is a ReplacementPolicy")
     if missing := sorted(getattr(found, "__abstractmethods__", ())):
         raise InputError(f"{path}: {class_name} has no {', no '.join(missing)}")
-    found.name = found.name or class_name
-    return found
+    return _guarded(path, found)
+
+
+def _guarded(path: Path, cls: type[ReplacementPolicy]) -> type[ReplacementPolicy]:
+    """The same class; what goes wrong in it is told with its place, as the mistake of who wrote it."""
+
+    def guard(name: str) -> Callable[..., Any]:
+        method = getattr(cls, name)
+
+        @functools.wraps(method)
+        def guarded(*arguments: Any, **options: Any) -> Any:
+            try:
+                return method(*arguments, **options)
+            except (InputError, MachineError, KernelError):
+                raise
+            except Exception as error:
+                lines = [at.lineno for at in traceback.extract_tb(error.__traceback__) if at.filename == str(path)]
+                place = ":".join(map(str, [path, *lines[-1:]]))
+                said = f"{type(error).__name__}: {error}"
+                raise InputError(f"{place}: {cls.__name__}.{name}() failed: {said}") from error
+
+        return guarded
+
+    return type(cls.__name__, (cls,), {"name": cls.name or cls.__name__, **{name: guard(name) for name in _METHODS}})
 
 
 def _load(path: Path) -> Any:

@@ -43,14 +43,20 @@ class WsClock(ReplacementPolicy):
         self._last_use[page] = self._last_use.pop(page)
 
     def victim(self) -> int:
-        """What a round of the hand found serves until the next tick, or until it is used up."""
+        """What a round of the hand found serves until the next tick, as far as it is not used meanwhile."""
         while True:
             while self._found:
                 page = self._found.pop()
-                if page in self._last_use:
+                if page in self._last_use and not self._is_used(page):
                     return page
             self._found = self._round()
             self._found.reverse()
+
+    def _is_used(self, page: int) -> bool:
+        used = self.bits.referenced(page)
+        if used:
+            self._last_use[page] = self._now
+        return used
 
     def _round(self) -> list[int]:
         """Clean pages outside the working set, else the dirty ones, else all by their last use."""
