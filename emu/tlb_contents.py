@@ -16,7 +16,7 @@ from .html import table
 from .pte import Pte
 from .state import TlbKind
 
-__all__ = ["KIND_NAMES", "TlbContents", "Translation"]
+__all__ = ["KIND_NAMES", "TlbContents", "Translation", "size_name"]
 
 KIND_NAMES = {
     TlbKind.ITLB: "ITLB",
@@ -41,7 +41,7 @@ class Translation:
     @property
     def size(self) -> str:
         """The page size in words."""
-        return SIZES[self.page_size.bit_length() - 1]
+        return size_name(self.page_size)
 
     @property
     def is_global(self) -> bool:
@@ -53,6 +53,11 @@ class Translation:
         """What it allows, as `ls` shows it, after `u` for user mode or `k` for the kernel only."""
         letters = ("u" if Pte.U in self.flags else "k", "r", "w" if Pte.W in self.flags else "-")
         return "".join(letters) + ("-" if Pte.NX in self.flags else "x")
+
+
+def size_name(page_size: int) -> str:
+    """A page size, or what an entry of a table covers, in words."""
+    return SIZES[page_size.bit_length() - 1]
 
 
 class TlbContents(Sequence[Translation]):

@@ -14,14 +14,13 @@ from emu import Halt, InputError, PageWalkReport, Pte, Step
 from emu.control import is_canonical
 from emu.image import Image
 from emu.pte import ADDRESS_MASK, INDEX_MASK, PAGE_SHIFT
+from emu.tlb_contents import size_name
 from kernel import Kernel, Process, Result
 
 __all__ = ["as_dict", "moment", "parse_address", "render", "rights"]
 
 LINUX_NAMES: Final = ("PTE", "PMD", "PUD", "P4D")
 """What Linux calls the entries of each level below the top, from PT upwards; the top level is the PGD."""
-
-SIZES: Final = {1 << 12: "4 KiB", 1 << 21: "2 MiB", 1 << 30: "1 GiB"}
 
 
 def parse_address(text: str, kernel: Kernel, image: Image) -> int:
@@ -150,7 +149,7 @@ def _conclusion(walk: PageWalkReport) -> str:
         "read-write" if allowed["writable"] else "read-only",
         "executable" if allowed["executable"] else "not executable",
     ]
-    return f"physical address {walk.pa:#x}, in a page of {SIZES[walk.page_size]}: {', '.join(words)}"
+    return f"physical address {walk.pa:#x}, in a page of {size_name(walk.page_size)}: {', '.join(words)}"
 
 
 def _aligned(rows: list[list[str]], *, right: bool = False) -> list[str]:

@@ -298,6 +298,14 @@ def test_an_attack_has_its_reload_latencies(browser: Browser, tmp_path: Path) ->
     )
 
 
+def test_a_machine_without_a_tlb_has_none_to_show(browser: Browser, tmp_path: Path) -> None:
+    browser.open(report_of(tmp_path, HELLO, "--tlb", "none"))
+    assert browser.errors == []
+    assert "This machine has none" in browser.text("#tlbs .pane")
+    browser.press("#moment", "\ue011", "\ue014")
+    assert browser.errors == []
+
+
 # --- several machines -------------------------------------------------------------------------------------------------
 
 
@@ -329,6 +337,17 @@ def test_machines_stand_side_by_side_at_the_same_place_of_the_program(browser: B
     assert ["2049" in names for names in pcids] == [False, True, False]
     browser.open(comparison, PHONE)
     assert browser.js("return document.documentElement.scrollWidth") == PHONE[0]
+
+
+def test_machines_may_differ_in_what_they_count(browser: Browser, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    assert cr3("compare", HELLO, "--matrix", "caches=on,off", "--report", page).exit_code == 0
+    browser.open(page)
+    assert browser.errors == []
+    bars = (
+        "return [...document.querySelectorAll('.bar')].map((bar) => bar.firstElementChild.offsetLeft - bar.offsetLeft)"
+    )
+    assert browser.js(bars) == [0, 0]
 
 
 def test_a_comparison_without_a_program_has_no_report(tmp_path: Path) -> None:

@@ -15,6 +15,11 @@ class TlbView {
     this.capacity = KINDS.map((_, kind) => arrays.filter((array) => array.kind === kind).reduce((sum, { entries }) => sum + entries, 0));
     this.parts = KINDS.map((_, kind) => this.#part(kind));
     pane.querySelector(".tlb").replaceChildren(...this.parts.map(({ element }) => element));
+    if (!arrays.length) {
+      pane.replaceChildren(el("p", { class: "about" }, "This machine has none: every access walks the page tables."));
+      this.draw = this.restyle = () => {};
+      return;
+    }
     new ResizeObserver(() => { if (pane.clientWidth !== this.width) this.restyle(); }).observe(pane);
     this.restyle();
   }
