@@ -17,19 +17,16 @@ from __future__ import annotations
 import errno
 import io
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Unpack
+from typing import Any, BinaryIO, Final
 
 from emu import Halt, InputError
 from emu.elf import with_file
-from emu.hub import Choice
 from emu.image import Image
 from emu.machine import Machine
 from emu.pte import PAGE_SIZE
-from emu.recording import Recording
-from emu.walk_report import PageWalkReport, page_walk
 
 from .address_space import AddressSpace
 from .boot import boot
@@ -44,6 +41,7 @@ from .files.sysctl import pid_max
 from .futex import Futexes
 from .huge_memory import ENABLED
 from .layout import KERNEL_STACK_PAGES, TASK_SIZE
+from .observed import Observed
 from .process import KernelStack, Process, first_registers
 from .reclaim import Reclaim
 from .result import Result
@@ -67,7 +65,7 @@ TICK: Final = 10_000_000
 """Nanoseconds in a tick of USER_HZ."""
 
 
-class Kernel:
+class Kernel(Observed):
     """An operating system on one machine.
 
     `pti` gives every process a second PGD for user mode (see pti.py). `pcid` uses process-context identifiers where the
@@ -138,19 +136,6 @@ class Kernel:
 
     # --- for people -------------------------------------------------------------------------------------------------
 
-    def on(self, name: str, callback: Callable[[Any], object] | None = None, **choice: Unpack[Choice]) -> Any:
-        """Subscribe to an event, as a decorator or with a callback: `once`, or only some by `pid`, `range` and `kind`.
-
-        Returns a subscription with `off()`. Raises InputError for an unknown event, or a choice that it does not offer.
-        """
-        if callback is None:
-            return self.events.on(name, **choice)
-        return self.events.on(name, callback, **choice)
-
-    def record(self, *names: str, **options: Any) -> Recording:
-        """Record kinds of events as columns, from now on. Options and errors are those of `Recording`."""
-        return self.machine.record(*names, **options)
-
     @property
     def now(self) -> int:
         """The model's clock in cycles."""
@@ -192,11 +177,6 @@ class Kernel:
     def pids(self) -> tuple[int, ...]:
         """Numbers that are in use."""
         return tuple(self._pids)
-
-    def page_walk(self, process: Process, va: int, *, user: bool = False) -> PageWalkReport:
-        """The page walk of an address in a process, without any effect: from the kernel's PGD, or from the user's."""
-        table = process.mm.page_table
-        return page_walk(self.machine.ram, table.user_pgd if user else table.pgd, va, self.machine.state.levels)
 
     def symbolize(self, va: int) -> str:
         """A kernel or user address as `symbol+offset`."""
