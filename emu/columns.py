@@ -68,7 +68,7 @@ CODES: Final = {
 """What the numbers in a column of a native table mean."""
 
 _SIGNED: Final = ("result",)
-_SMALL: Final = {"pid": "uint32", "cpl": "uint8", "size": "uint16", "pcid": "uint16", "reads": "uint16"}
+_SMALL: Final = {"pid": "uint32", "cpl": "uint8", "size": "uint32", "pcid": "uint16", "reads": "uint16"}
 """Columns of Arrow tables that are not 64 bits wide; the same in every kind, so that kinds fit into one table."""
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from .guest import Guest
 from .hub import Hub
 from .notices import Notices
-from .recording import Recording, Sink
+from .recording import Mode, Recording, Sink
 from .state import State
 
 __all__ = ["Observed"]
@@ -39,12 +39,12 @@ class Observed:
         *names: str,
         last: int | None = None,
         limit: int | None = None,
-        user_only: bool = False,
+        mode: Mode | None = None,
         sink: Sink | None = None,
     ) -> Recording:
         """Record kinds of events as columns, from now on (see `Recording`). Raises InputError."""
         machine: Any = self
-        return Recording(machine, *names, last=last, limit=limit, user_only=user_only, sink=sink)
+        return Recording(machine, *names, last=last, limit=limit, mode=mode, sink=sink)
 
     def raise_from_hooks(self) -> None:
         """Raise what a hook raised while the machine did not run."""

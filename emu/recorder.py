@@ -27,7 +27,6 @@ PAGE_WALK, TLB_HIT, TABLE_FULL = int(Event.PAGE_WALK), int(Event.TLB_HIT), int(E
 CR3_WRITE, MODE_SWITCH = int(Event.CR3_WRITE), int(Event.MODE_SWITCH)
 ON_ACCESS: Final = int(Event.ACCESS)
 TLB_HIT_BIT: Final = 1 << Event.TLB_HIT
-USER: Final = 3
 RIP: Final = 16
 """Index into Unicorn's registers (env)."""
 COMMON_SIZE: Final = 32
@@ -55,7 +54,7 @@ def _make_room(s: Any, kind: Any) -> None:
 @rare
 def record(s: Any, kind: Any, va: Any, detail: Any, cpl: Any, access: Any) -> Any:
     """Write a row. Returns the host address of what comes after its common words; 0 if nobody wants it."""
-    if (s.records_user_only and cpl != USER) or s.sequence == s.last_sequence:
+    if (s.records_not >> (cpl & 3)) & 1 or s.sequence == s.last_sequence:
         return 0
     table = s.tables[kind]
     if table.used == table.capacity:

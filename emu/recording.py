@@ -23,7 +23,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -39,13 +39,18 @@ if TYPE_CHECKING:
 
     from .machine import Machine
 
-__all__ = ["Recording", "Sink"]
+__all__ = ["LEVELS", "Mode", "Recording", "Sink"]
 
 CHUNK: Final = 1 << 16
 """Rows of a table before they are handed on: a few megabytes, which fit into a host's cache."""
 
 NO_LIMIT: Final = (1 << 64) - 1
-USER: Final = 3
+Mode = Literal["user", "kernel"]
+LEVELS: Final[dict[Mode, int]] = {"user": 3, "kernel": 0}
+"""Privilege levels."""
+
+NOWHERE: Final = 63
+"""In place of the level of an event that has none: the kernel tells of it in any mode."""
 
 Rows = npt.NDArray[Any]
 Sink = Callable[[str, Rows], object]
@@ -57,8 +62,8 @@ class Recording(Mapping[str, Rows]):
 
     `recording["access"]` is a numpy structured array, `recording.to_arrow("access")` an Arrow table. With `last` only
     so many rows of each kind are kept, the last ones; `dropped` says how many were not. With `limit` the machine stops
-    after so many rows. `user_only` leaves out what the processor does in the kernel. With a `sink` rows go there,
-    chunk by chunk, and none are kept. Raises InputError for a kind that does not exist or is already being recorded.
+    after so many rows. With a `mode` ("user", "kernel") what the processor does in the other one is left out. With a
+    `sink` rows go there, chunk by chunk, and none are kept. Raises InputError for a kind that does not exist or is already being recorded.
     """
 
     def __init__(
@@ -67,7 +72,7 @@ class Recording(Mapping[str, Rows]):
         *names: str,
         last: int | None = None,
         limit: int | None = None,
-        user_only: bool = False,
+        mode: Mode | None = None,
         sink: Sink | None = None,
     ) -> None:
         self._state = machine.state
@@ -79,8 +84,7 @@ class Recording(Mapping[str, Rows]):
             event_class(name)
             if name in machine.notices.recorded:
                 raise InputError(f"{name!r} is being recorded already")
-        self._machine, self._user_only = machine, user_only
-        self._state.records_user_only = user_only
+        self._state.records_not = sum(1 << level for name, level in LEVELS.items() if mode and name != mode)
         self._state.last_sequence = NO_LIMIT if limit is None else self._state.sequence + limit
         self._chunks: dict[str, list[Rows]] = {name: [] for name in names}
         self._sink = sink or self._keep
@@ -217,7 +221,7 @@ class PythonTable:
         state = self._state
         if state.sequence == state.last_sequence:
             return
-        if state.records_user_only and getattr(event, "cpl", USER) != USER:
+        if state.records_not and state.records_not >> getattr(event, "cpl", NOWHERE) & 1:
             return
         state.sequence += 1
         self.count += 1

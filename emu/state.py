@@ -367,7 +367,7 @@ class State(ctypes.Structure):
         ("access_last", c_uint64),
         # recordings: bit n set when event kind n is recorded
         ("recorded", c_uint64),
-        ("records_user_only", c_uint64),
+        ("records_not", c_uint64),  # bit n set: nothing of privilege level n
         ("tables", RecordTable * 16),  # by Event
         ("sequence", c_uint64),  # rows of all tables together
         ("last_sequence", c_uint64),  # no more rows than these; all ones: no limit

@@ -12,12 +12,15 @@ __all__ = [
     "ExecEvent",
     "ExitEvent",
     "ForkEvent",
+    "FunctionEntry",
+    "FunctionExit",
     "HugePageEvent",
     "OomKill",
     "PageFaultEvent",
     "ReclaimEvent",
     "SignalEvent",
     "SwapIn",
+    "SwapIo",
     "SwapOut",
     "SyscallEvent",
     "SyscallExit",
@@ -53,6 +56,22 @@ class SyscallExit(Event):
     number: int
     name: str
     result: int
+
+
+@event("function_entry")
+@dataclass(frozen=True, slots=True)
+class FunctionEntry(Event):
+    """The kernel enters one of its functions: Python at an address of kernel text."""
+
+    name: str
+
+
+@event("function_exit")
+@dataclass(frozen=True, slots=True)
+class FunctionExit(Event):
+    """A function of the kernel is done. `pid` is the process that had called it, whoever runs now."""
+
+    name: str
 
 
 @event("signal")
@@ -161,6 +180,20 @@ class OomKill(Event):
     resident: int
     swapped: int
     tables: int
+
+
+@event("swap_io")
+@dataclass(frozen=True, slots=True)
+class SwapIo(Event):
+    """The swap device got a request, a `read` or a `write` of a slot, and works on it from `starts` to `ends` (cycles).
+
+    It has one queue: the work begins when what came before is done.
+    """
+
+    kind: str
+    slot: int
+    starts: int
+    ends: int
 
 
 @event("reclaim")

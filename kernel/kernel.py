@@ -20,7 +20,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import BinaryIO, Final
 
 from emu import Halt, InputError
 from emu.elf import with_file
@@ -30,7 +30,7 @@ from emu.pte import PAGE_SIZE
 
 from .address_space import AddressSpace
 from .boot import boot
-from .events import ExecEvent
+from .events import ExecEvent, FunctionEntry, FunctionExit
 from .exceptions import Errno, KernelPanic
 from .exec import load_program
 from .exit import do_exit, release
@@ -403,8 +403,12 @@ class Kernel(Observed):
         function = self.text.at(rip)
         self.machine.charge("kernel_work", function.cycles)
         self.scheduler.has_run = True
-        gprs = self.machine.cpu.gprs
+        gprs, pid = self.machine.cpu.gprs, self.machine.pid
+        if self.events.wants("function_entry"):
+            self.events.emit(FunctionEntry(self.now, pid, function.name))
         result = function.body(self, gprs[RDI], gprs[RSI])
+        if self.events.wants("function_exit"):
+            self.events.emit(FunctionExit(self.now, pid, function.name))
         if result is not None and self.machine.cpu.rip == rip:
             gprs[RAX] = result & MASK64
 

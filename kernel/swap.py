@@ -26,6 +26,7 @@ from heapq import heappop, heappush
 from emu.machine import Machine
 from emu.pte import PAGE_SIZE
 
+from .events import SwapIo
 from .exceptions import Errno, KernelPanic
 from .memory import KernelMemory
 from .pages import Pages
@@ -236,7 +237,7 @@ class Swap:
             if self._entries.get(slot) == 0:
                 self._free(slot)
             return None
-        self._work(slot)
+        self._work(slot, "write")
         if wait:
             self._wait()
         self.writes += 1
@@ -254,15 +255,19 @@ class Swap:
         except OSError as error:
             self.error = f"cannot read from {self.device.file.name}: {error.strerror}"
             raise Errno(errno.EIO) from None
-        self._work(slot)
+        self._work(slot, "read")
         self._memory.write(pfn * PAGE_SIZE, data)
         self.reads += 1
 
-    def _work(self, slot: int) -> None:
+    def _work(self, slot: int, kind: str) -> None:
         """Give the device a request: it is done when those before it are."""
         assert self.device is not None
         clock = self._machine.clock
-        self._busy_until = max(clock.now, self._busy_until) + clock.cycles(self.device.time_for(slot))
+        begin = max(clock.now, self._busy_until)
+        self._busy_until = begin + clock.cycles(self.device.time_for(slot))
+        if self._machine.events.wants("swap_io"):
+            told = SwapIo(clock.now, self._machine.pid, kind, slot, begin, self._busy_until)
+            self._machine.events.emit(told)
 
     def _wait(self) -> None:
         """Let time pass until the device has done everything."""

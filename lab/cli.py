@@ -18,7 +18,7 @@ import sys
 import traceback
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final, TextIO
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -32,7 +32,6 @@ from .options import (
     ExampleCommand,
     Options,
     ProgramCommand,
-    count_option,
     machine_options,
     programs_argument,
     syntax_option,
@@ -40,14 +39,12 @@ from .options import (
 )
 from .policies_command import policies
 from .report_command import report
-from .running import begin, run_session
-from .terminal import Status, console, has_colour, say, width
+from .running import begin, run_session, statistics_output, stats_option, write_statistics
+from .terminal import Status, console, say
+from .trace_command import trace
 
 if TYPE_CHECKING:
-    from kernel import Result
-
-    from .session import Session
-    from .trace import Mode
+    pass
 
 __all__ = ["cli", "main"]
 
@@ -154,7 +151,7 @@ def cli(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for _command in (check, compare, completion, gdb, maps, meltdown, policies, report, tlb, validate, walk):
+for _command in (check, compare, completion, gdb, maps, meltdown, policies, report, tlb, trace, validate, walk):
     cli.add_command(_command)
 
 
@@ -170,8 +167,6 @@ def main() -> None:
 
 
 # --- run ------------------------------------------------------------------------------------------
-
-stats_option: Final = click.option("--stats", is_flag=True, help="Show what was counted, on standard error.")
 
 
 @cli.command(
@@ -206,128 +201,13 @@ def run(options: Options, stats: bool, json_file: str | None) -> int:
 
     guest_stdout = sys.stderr.buffer if json_file == "-" else sys.stdout.buffer
     with ExitStack() as files:
-        output = _statistics_output(json_file, files)
+        output = statistics_output(json_file, files)
         status = Status(lambda: f"{session.machine.state.instructions:,} instructions so far")
         stdout, stderr = status.beside(guest_stdout), status.beside(sys.stderr.buffer)
         session = Session(options, sys.stdin.buffer, stdout, stderr)
         result = run_session(session, status)
-        _write_statistics(session, result, stats, output)
+        write_statistics(session, result, stats, output)
     return exit_status(result)
-
-
-def _statistics_output(name: str | None, files: ExitStack) -> IO[str] | None:
-    """Where the statistics go, opened before anything runs."""
-    if name is None or name == "-":
-        return sys.stdout if name else None
-    from .files import whole_file
-
-    return files.enter_context(whole_file(name))
-
-
-def _write_statistics(session: Session, result: Result, stats: bool, output: IO[str] | None) -> None:
-    if not stats and output is None:
-        return
-    from .statistics import as_json, document, render
-
-    statistics = document(session, result)
-    if output is not None:
-        output.write(as_json(statistics))
-    if stats:
-        render(statistics, console(sys.stderr))
-
-
-# --- trace ----------------------------------------------------------------------------------------
-
-
-class TraceCommand(ProgramCommand):
-    """`--json` alone asks for JSON lines; with the name of a .json file, for the statistics in it."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Mark a `--json` that has no file."""
-        end = args.index("--") if "--" in args else len(args)
-        pairs = zip(args[:end], [*args[1:end], ""], strict=True)
-        own = ["--json=-" if (arg, name.endswith(".json")) == ("--json", False) else arg for arg, name in pairs]
-        return super().parse_args(ctx, own + args[end:])
-
-
-@cli.command(
-    cls=TraceCommand,
-    examples=[
-        ("cr3 trace programs/hello.asm", "System calls, page faults and signals, like strace."),
-        ("cr3 trace programs/page_cross.asm --events access,tlb,fault --user", "Only user mode."),
-        ("cr3 trace programs/sum_loop.asm --events insn --until done", "Every instruction up to a label."),
-        ("cr3 trace programs/hello.asm --json | jq 'select(.event == \"page_fault\")'", "For machines."),
-        (
-            "cr3 trace programs/fib.asm --events all --limit 10000 --out fib.jsonl",
-            "Into a file, with an end.",
-        ),
-    ],
-)
-@programs_argument
-@click.option(
-    "--events",
-    "names",
-    metavar="LIST",
-    help="Which events, by default exec,syscall,fault,signal,exit; also insn, access, tlb, walk, cr3, switch, swap, "
-    "any event name of the manual, or all.",
-)
-@click.option("--user", "mode", flag_value="user", help="Of instructions and accesses, only those in user mode.")
-@click.option("--kernel", "mode", flag_value="kernel", help="Only those in kernel mode.")
-@click.option("--out", metavar="FILE", help="Write to FILE; JSON lines if its name ends in .jsonl.")
-@click.option(
-    "--json",
-    "json_file",
-    metavar="[FILE.json]",
-    help="JSON lines instead of text. With the name of a .json file: the statistics go there, as in cr3 run.",
-)
-@count_option("--limit", metavar="N", help="Stop after N events.")
-@machine_options
-@until_option
-@stats_option
-def trace(
-    options: Options,
-    names: str | None,
-    mode: Mode | None,
-    out: str | None,
-    json_file: str | None,
-    limit: int | None,
-    stats: bool,
-) -> int:
-    """Run programs and print what happens, one event a line.
-
-    A line has the clock in cycles, the process, the event, the instruction at which it happened (symbol,
-    source line, disassembly), and the values. The trace goes to standard output and the program's own output
-    to standard error; with --out FILE the program has standard output to itself.
-
-    The exit code is the program's, as in cr3 run.
-    """
-    begin(options)
-    from .files import whole_file
-    from .session import Session, exit_status
-    from .trace import DEFAULT, JsonLines, TextLines, Tracer, expand
-
-    kinds = expand(DEFAULT if names is None else names)
-    with ExitStack() as files:
-        statistics = _statistics_output(None if json_file == "-" else json_file, files)
-        output = files.enter_context(whole_file(out)) if out else _line_by_line(sys.stdout)
-        as_json = json_file == "-" or bool(out and out.endswith(".jsonl"))
-        lines = JsonLines() if as_json else TextLines(width(output), colour=has_colour(output))
-        status = Status(lambda: f"{tracer.count:,} events so far")
-        stdout = status.beside(sys.stdout.buffer if out else sys.stderr.buffer)
-        session = Session(options, sys.stdin.buffer, stdout, status.beside(sys.stderr.buffer))
-        tracer = Tracer(session, kinds, lines, output.write, limit=limit, mode=mode)
-        result = run_session(session, status)
-        if tracer.is_full:
-            say(f"stopped after {limit:,} events (--limit)")
-        _write_statistics(session, result, stats, statistics)
-    return exit_status(result)
-
-
-def _line_by_line(stream: TextIO) -> TextIO:
-    """The stream, made to write each line at once: in a pipe the guest's output comes between the right ones."""
-    if isinstance(stream, io.TextIOWrapper):
-        stream.reconfigure(line_buffering=True)
-    return stream
 
 
 # --- asm and profiles -----------------------------------------------------------------------------

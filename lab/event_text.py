@@ -24,8 +24,10 @@ from emu.events import (
     ExceptionEvent,
     InstructionEvent,
     InterruptEvent,
+    ModeSwitch,
     PageWalk,
     TlbFlush,
+    TlbHit,
     TlbMiss,
     TransientEvent,
 )
@@ -76,6 +78,16 @@ def _access(event: AccessEvent) -> str:
 @describe.register
 def _tlb_miss(event: TlbMiss) -> str:
     return f"{event.tlb} {event.access} {event.va:#x}"
+
+
+@describe.register
+def _tlb_hit(event: TlbHit) -> str:
+    return f"{event.tlb} {event.access} {event.va:#x}"
+
+
+@describe.register
+def _mode_switch(event: ModeSwitch) -> str:
+    return "to user mode" if event.cpl else "to the kernel"
 
 
 @describe.register

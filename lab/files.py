@@ -15,30 +15,39 @@ False
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, AnyStr
 
 from emu.exceptions import InputError
 
-__all__ = ["whole_file"]
+__all__ = ["whole_binary_file", "whole_file"]
 
 
-@contextmanager
-def whole_file(name: str | Path) -> Iterator[IO[str]]:
+def whole_file(name: str | Path) -> AbstractContextManager[IO[str]]:
     """A text file that gets its name when the block ends well, and leaves nothing behind when it does not.
 
     What is no regular file (/dev/stderr, a named pipe) is written directly. Raises InputError when it cannot
     be written, before anything else happens.
     """
+    return _whole(name, lambda path: path.open("w", encoding="utf-8"))
+
+
+def whole_binary_file(name: str | Path) -> AbstractContextManager[IO[bytes]]:
+    """The same for bytes."""
+    return _whole(name, lambda path: path.open("wb"))
+
+
+@contextmanager
+def _whole(name: str | Path, opened: Callable[[Path], IO[AnyStr]]) -> Iterator[IO[AnyStr]]:
     if Path(name).exists() and not Path(name).is_file():
-        with _open(Path(name), name) as file:
+        with _open(Path(name), name, opened) as file:
             yield file
         return
     path = Path(os.path.realpath(name))  # a link stays a link
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with _open(temporary, name) as file:
+    with _open(temporary, name, opened) as file:
         try:
             yield file
             file.close()
@@ -48,9 +57,9 @@ def whole_file(name: str | Path) -> Iterator[IO[str]]:
             raise
 
 
-def _open(path: Path, name: str | Path) -> IO[str]:
+def _open(path: Path, name: str | Path, opened: Callable[[Path], IO[AnyStr]]) -> IO[AnyStr]:
     try:
-        return path.open("w", encoding="utf-8")
+        return opened(path)
     except OSError as error:
         raise _refusal(name, error) from None
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Final
 
 import click
 
 from .options import Options
-from .terminal import Status
+from .terminal import Status, console
 
 if TYPE_CHECKING:
     from kernel import Result
 
     from .session import Session
 
-__all__ = ["begin", "run_session"]
+__all__ = ["begin", "run_session", "statistics_output", "stats_option", "write_statistics"]
+
+stats_option: Final = click.option("--stats", is_flag=True, help="Show what was counted, on standard error.")
 
 
 def begin(options: Options) -> None:
@@ -44,3 +48,25 @@ def run_session(session: Session, status: Status, *, before_exit: bool = False) 
             raise error.__cause__ or error from None
     notices.ended(result)
     return result
+
+
+def statistics_output(name: str | None, files: ExitStack) -> IO[str] | None:
+    """Where the statistics go, opened before anything runs."""
+    if name is None or name == "-":
+        return sys.stdout if name else None
+    from .files import whole_file
+
+    return files.enter_context(whole_file(name))
+
+
+def write_statistics(session: Session, result: Result, stats: bool, output: IO[str] | None) -> None:
+    """Write the statistics as JSON where that is wanted, and the tables to standard error."""
+    if not stats and output is None:
+        return
+    from .statistics import as_json, document, render
+
+    statistics = document(session, result)
+    if output is not None:
+        output.write(as_json(statistics))
+    if stats:
+        render(statistics, console(sys.stderr))

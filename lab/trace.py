@@ -17,33 +17,37 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import fields
 from functools import cache, partial
 from pathlib import PurePath
-from typing import Any, Final, Literal
+from typing import Any, Final, Protocol
 
 import click
 
 from emu import Event, InputError, event_names
 from emu.events import InstructionEvent
+from emu.recording import LEVELS, Mode
 
 from .event_text import describe
 from .places import Locator, Place
 from .session import Session
+from .trace_tables import check_engine
 
-__all__ = ["DEFAULT", "SHORT_NAMES", "JsonLines", "TextLines", "Tracer", "expand"]
+__all__ = ["DEFAULT", "SHORT_NAMES", "JsonLines", "TextLines", "Trace", "Tracer", "expand"]
 
 SHORT_NAMES: Final = {
     "insn": ("instruction",),
     "tlb": ("tlb_miss", "tlb_flush"),
+    "mode": ("mode_switch",),
     "walk": ("page_walk",),
     "cache": ("cache_fill",),
     "fault": ("page_fault",),
     "syscall": ("syscall", "syscall_exit"),
     "cr3": ("cr3_write",),
     "switch": ("context_switch",),
-    "swap": tuple(name for name in ("swap_in", "swap_out", "reclaim") if name in event_names()),
+    "swap": ("swap_in", "swap_out", "reclaim"),
 }
 """What people call the events that they ask for most."""
 
@@ -59,6 +63,8 @@ COLOURS: Final = {
     "cr3_write": "magenta",
     "tlb_flush": "magenta",
     "tlb_miss": "blue",
+    "tlb_hit": "blue",
+    "mode_switch": "magenta",
     "page_walk": "blue",
     "transient": "red",
     "cache_fill": "blue",
@@ -69,10 +75,6 @@ COLOURS: Final = {
     "exit": "green",
 }
 """How the kinds of events look on a terminal; the others are plain."""
-
-Mode = Literal["user", "kernel"]
-LEVELS: Final[dict[Mode, int]] = {"user": 3, "kernel": 0}
-"""Privilege levels."""
 
 NARROW, NARROWEST = 140, 90
 """Terminals below these widths get no disassembly, and no source lines."""
@@ -142,11 +144,31 @@ class TextLines:
         return columns
 
 
+class Trace(Protocol):
+    """What watches a session and writes what it sees."""
+
+    @property
+    def count(self) -> int:
+        """Events so far."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the limit is reached."""
+
+    @property
+    def dropped(self) -> int:
+        """Events that were not kept, because only the last ones were wanted."""
+
+    def end(self) -> None:
+        """The run is over: write what is left."""
+
+
 class Tracer:
     """Writes a line for each event of some kinds, and stops the machine after `limit` of them.
 
-    With a `mode` what the processor does in the other one is left out, but nothing that the kernel itself tells.
-    Raises InputError for accesses on a machine that was asked to look at misses only.
+    With `last` only so many lines are written, the last ones, at the end. With a `mode` what the processor does in the
+    other one is left out, but nothing that the kernel itself tells. Raises InputError for accesses on a machine that was
+    asked to look at misses only.
     """
 
     def __init__(
@@ -157,13 +179,16 @@ class Tracer:
         write: Callable[[str], object],
         *,
         limit: int | None = None,
+        last: int | None = None,
         mode: Mode | None = None,
     ) -> None:
-        if "access" in names and session.options.engine == "trap":
-            raise InputError("the trap engine does not see every access; leave out --engine trap")
+        check_engine(session, names)
         self._kernel, self._locator = session.kernel, Locator(session.kernel)
         self._lines, self._write, self._limit = lines, write, limit
         self._cpl = LEVELS[mode] if mode else None
+        self._kept: deque[str] = deque(maxlen=last or 0)
+        self._take = write if last is None else self._kept.append
+        self._last = last
         self.count = 0
         for name in names:
             session.kernel.on(name, partial(self._happened, name))
@@ -173,12 +198,22 @@ class Tracer:
         """Whether the limit is reached."""
         return self._limit is not None and self.count >= self._limit
 
+    @property
+    def dropped(self) -> int:
+        """Lines that are not written."""
+        return 0 if self._last is None else max(self.count - self._last, 0)
+
     def _happened(self, name: str, event: Event) -> None:
         if self.is_full:
             return  # the machine stops where it can, not in the middle of an instruction
         if self._cpl is not None and getattr(event, "cpl", self._cpl) != self._cpl:
             return
-        self._write(self._lines.line(name, event, self._locator.place(event)) + "\n")
+        self._take(self._lines.line(name, event, self._locator.place(event)) + "\n")
         self.count += 1
         if self.is_full:
             self._kernel.machine.stop()
+
+    def end(self) -> None:
+        """Write the last lines."""
+        while self._kept:
+            self._write(self._kept.popleft())

@@ -153,7 +153,7 @@ def test_hits_are_accesses_that_did_not_miss() -> None:
         bare.map(0x50_0000 + PAGE * page)
     code = "mov ecx, 79; 1: mov rax, [rbx]; add [rbx], rax; add rbx, 4096; push rax; pop rax; dec ecx; jnz 1b"
     bare.user(f"mov edx, 2; 2: mov ebx, 0x500000; {code}; dec edx; jnz 2b; nop")
-    recording = bare.machine.record("tlb_hit", "access", user_only=True)
+    recording = bare.machine.record("tlb_hit", "access", mode="user")
     bare.run()
     s = bare.machine.state
     missed = bare.machine.state.misses
@@ -286,7 +286,7 @@ def test_impossible_recordings_are_refused() -> None:
 def test_every_kind_of_event_has_columns_and_an_arrow_table_that_agree(make_kernel: MakeKernel) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     names = event_names()
-    _, recording = run(make_kernel, *names, user_only=True)
+    _, recording = run(make_kernel, *names, mode="user")
     for name in names:
         rows, table = recording[name], recording.to_arrow(name)
         assert table.column_names == list(rows.dtype.names)
