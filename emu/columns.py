@@ -48,7 +48,7 @@ _LAYOUTS: Final[dict[str, dict[str, tuple[Any, int]]]] = {
     },
     "cr3_write": {
         **{"seq": ("<u8", 0), "cycle": ("<u8", 8), "value": ("<u8", 16), "pid": ("<u4", 24)},
-        **{"pcid": ("<u2", 28), "flush": ("?", 30)},
+        **{"pcid": ("<u2", 28), "flush": ("?", 31)},
     },
     "mode_switch": {**_COMMON, **_CPL},
 }

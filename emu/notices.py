@@ -30,6 +30,8 @@ __all__ = ["Notices"]
 ACCESS_NAMES: Final = ("read", "write", "fetch")
 TLB_NAMES: Final = ("itlb", "dtlb", "stlb")
 MASK64: Final = (1 << 64) - 1
+NO_LEVEL: Final = 2
+"""As in recorder.py, which would compile if it were imported."""
 _NATIVE_EVENTS: Final = {
     "tlb_miss": Event.TLB_MISS,
     "page_walk": Event.PAGE_WALK,
@@ -188,7 +190,7 @@ class Notices:
         if self._events.wants("cr3_write"):
             self._events.emit(Cr3Write(*self._when, value, pcid, flush))
         if self._state.recorded >> Event.CR3_WRITE & 1:
-            self._record(self._address, Event.CR3_WRITE, value, pcid | flush << 16, 0)
+            self._record(self._address, Event.CR3_WRITE, value, pcid | NO_LEVEL << 16 | flush << 24, 0)
 
     def accessed(self, kind: int, va: int, size: int, pa: int) -> None:
         """Python has executed a load or store of the guest's."""

@@ -29,6 +29,8 @@ ON_ACCESS: Final = int(Event.ACCESS)
 TLB_HIT_BIT: Final = 1 << Event.TLB_HIT
 RIP: Final = 16
 """Index into Unicorn's registers (env)."""
+NO_LEVEL: Final = 2
+"""In place of a privilege level, for what is recorded whatever the mode."""
 COMMON_SIZE: Final = 32
 """Bytes of the first four words."""
 MOST_STEPS: Final = 5
@@ -115,7 +117,7 @@ def _tell_hit(s: Any, va: Any, access: Any, tlb: Any) -> None:
 def record_cr3_write(s: Any, value: Any, flushes: Any) -> None:
     """A row for a write of CR3."""
     if is_recorded(s, CR3_WRITE):
-        record(s, CR3_WRITE, value, s.pcid, 1 if flushes else 0, 0)
+        record(s, CR3_WRITE, value, s.pcid, NO_LEVEL, 1 if flushes else 0)
 
 
 @rare

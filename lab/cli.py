@@ -18,7 +18,7 @@ import sys
 import traceback
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
 
@@ -42,9 +42,6 @@ from .report_command import report
 from .running import begin, run_session, statistics_output, stats_option, write_statistics
 from .terminal import Status, console, say
 from .trace_command import trace
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["cli", "main"]
 

@@ -167,8 +167,8 @@ class Tracer:
     """Writes a line for each event of some kinds, and stops the machine after `limit` of them.
 
     With `last` only so many lines are written, the last ones, at the end. With a `mode` what the processor does in the
-    other one is left out, but nothing that the kernel itself tells. Raises InputError for accesses on a machine that was
-    asked to look at misses only.
+    other one is left out, but nothing that the kernel itself tells. Raises InputError for accesses on a machine that
+    was asked to look at misses only.
     """
 
     def __init__(

@@ -110,8 +110,10 @@ def trace(
         stdout = status.beside(sys.stdout.buffer if out else sys.stderr.buffer)
         session = Session(options, sys.stdin.buffer, stdout, status.beside(sys.stderr.buffer))
         seen = watch(session)
-        files.callback(seen.end)
-        result = run_session(session, status)
+        try:
+            result = run_session(session, status)
+        finally:
+            seen.end()
         if seen.is_full:
             say(f"stopped after {limit:,} events (--limit)")
         if seen.dropped:

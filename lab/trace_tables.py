@@ -71,7 +71,12 @@ class ParquetTable:
 
         self._arrow = pa
         self._schema = pa.schema({"event": pa.dictionary(pa.int8(), pa.string()), **columns})
-        self._writer = parquet.ParquetWriter(file, self._schema, compression="zstd")
+        counted = [field.name for field in self._schema if field.type in (pa.uint64(), pa.int64())]
+        words = [field.name for field in self._schema if field.name not in counted]
+        deltas = dict.fromkeys(counted, "DELTA_BINARY_PACKED")  # clocks and addresses go in small steps
+        self._writer = parquet.ParquetWriter(
+            file, self._schema, compression="zstd", use_dictionary=words, column_encoding=deltas
+        )
 
     def write(self, name: str, some: Any) -> None:
         """Write rows of one kind of event."""

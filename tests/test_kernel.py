@@ -387,7 +387,7 @@ def everything(make_kernel: MakeKernel) -> tuple[Kernel, dict[str, list[Any]]]:
 
 def test_every_kind_of_event_happens_but_the_timers(everything: tuple[Kernel, dict[str, list[Any]]]) -> None:
     _, events = everything
-    rare = {"swap_in", "swap_out", "reclaim", "oom_kill", "huge_page"}
+    rare = {"swap_in", "swap_io", "swap_out", "reclaim", "oom_kill", "huge_page"}
     unseen = {"interrupt", "fork", "cow", "transient", "cache_fill", *rare}
     assert {name for name, happened in events.items() if not happened} == unseen
 
