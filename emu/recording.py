@@ -63,7 +63,8 @@ class Recording(Mapping[str, Rows]):
     `recording["access"]` is a numpy structured array, `recording.to_arrow("access")` an Arrow table. With `last` only
     so many rows of each kind are kept, the last ones; `dropped` says how many were not. With `limit` the machine stops
     after so many rows. With a `mode` ("user", "kernel") what the processor does in the other one is left out. With a
-    `sink` rows go there, chunk by chunk, and none are kept. Raises InputError for a kind that does not exist or is already being recorded.
+    `sink` rows go there, chunk by chunk, and none are kept. Raises InputError for a kind that does not exist or is
+    already being recorded.
     """
 
     def __init__(

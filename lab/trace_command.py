@@ -52,7 +52,7 @@ class TraceCommand(ProgramCommand):
         ),
         ("cr3 trace programs/sieve.asm --events access --user --out sieve.parquet", "Every access, as a table."),
         ("cr3 trace programs/sigchld.asm --out sigchld.perfetto-trace", "A timeline for ui.perfetto.dev."),
-        ("cr3 trace programs/segv.asm --events insn,access --last 5", "What came before the end."),
+        ("cr3 trace programs/hello.asm --events insn --user --last 5", "What came before the end."),
     ],
 )
 @programs_argument
