@@ -1,6 +1,6 @@
 """How fast is cr3? Run: python -m benchmarks
 
-Every program is executed by five engines (see `engines.py`), on the same bytes and to the same checksum, or the
+Every program is executed by six engines (see `engines.py`), on the same bytes and to the same checksum, or the
 bench ends with an error. Each engine first runs a round to warm up, then as many rounds as fit a time slice,
 several times; the engines take turns, so that a slow moment of the machine meets all of them. Speeds are medians,
 in millions of guest instructions a second of processor time. Compare the ratios of one run; the speeds are those
@@ -176,10 +176,14 @@ def line(speed: Speed) -> str:
 
 
 def means(speeds: list[Speed]) -> dict[str, float]:
-    """Geometric means over the programs with locality; of the access engine's speed, over those with accesses."""
+    """Geometric means over the programs with locality; of the access engine's speeds, over those with accesses."""
     local = [speed for speed in speeds if speed.has_locality]
     ratios = {f"trap/{to}": geometric_mean(speed.ratio(to) for speed in local) for to in ("raw", "virtual", "naive")}
-    return ratios | {"access MIPS": geometric_mean(speed.mips["access"] for speed in local if speed.accesses)}
+    looking = {
+        f"{name} MIPS": geometric_mean(speed.mips[name] for speed in local if speed.accesses)
+        for name in ("access", "caches")
+    }
+    return ratios | looking
 
 
 @click.command(help=__doc__)

@@ -1,11 +1,11 @@
-"""What is compared: five ways to execute the same bytes.
+"""What is compared: six ways to execute the same bytes.
 
 `Flat` is Unicorn with nothing added: no hooks, no paging, memory mapped where the program wants it. `Virtual`
 differs in one thing: it uses Unicorn's virtual TLB, whose misses a hook answers with the same address. Hits cost
 no more, and stores are several times faster than with Unicorn's own TLB, which looks out for modified code at
 each of them. So this is the stricter measure. `Naive` is what one writes first: a Python function for every
 instruction and one for every access, which here only count. `Cr3` is the whole machine with its kernel, in either
-engine.
+engine, and with data and instruction caches.
 
 Each has executed one round when it is built, so everything is translated, decoded and paged in; `run` executes
 more.
@@ -127,8 +127,8 @@ class Naive(Flat):
 class Cr3:
     """The machine and its kernel, with all counters."""
 
-    def __init__(self, image: Image, engine: str) -> None:
-        self.machine = Machine(engine=engine)
+    def __init__(self, image: Image, engine: str, *, caches: bool = False) -> None:
+        self.machine = Machine(engine=engine, caches=caches)
         self._begin = image.address_of("begin")
         kernel = Kernel(self.machine)
         kernel.spawn(image)
@@ -163,6 +163,7 @@ ENGINES: Final[dict[str, Callable[[Image], Engine]]] = {
     "virtual": Virtual,
     "trap": partial(Cr3, engine="trap"),
     "access": partial(Cr3, engine="access"),
+    "caches": partial(Cr3, engine="access", caches=True),
     "naive": Naive,
 }
 """By the names of the table's columns."""
