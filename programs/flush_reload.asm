@@ -66,6 +66,7 @@ share:
     jz      victim
 
 spy:
+    xor     r14d, r14d                  # it does not know the text, not even where it speculates
     mov     edi, [rip + done + 4]       # when the victim ends, nobody can say "done" any more
     mov     eax, 3                      # close
     syscall

@@ -1,0 +1,66 @@
+"""What caches and TLBs tell one program about another, and about the kernel; and what keeps them from telling."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+from command import cr3, program
+
+from lab.options import Options
+from lab.session import Session
+
+LETTERS = bytes(range(33, 127)).replace(b"-", b"").decode()
+
+
+def drawn(seed: int, size: int) -> str:
+    """A secret that nobody knows before."""
+    return "".join(Random(seed).choices(LETTERS, k=size))
+
+
+# --- Flush+Reload ---------------------------------------------------------------------------------------------
+
+
+def heard(text: str, *options: str) -> str:
+    return cr3("run", program("flush_reload"), *options, "--", text).stdout.removeprefix("heard: ").rstrip("\n")
+
+
+@pytest.mark.parametrize("cpu", ["skylake", "zen2"])
+def test_flush_reload_hears_another_process_through_a_shared_page(cpu):
+    for seed in range(5):
+        text = drawn(seed, 16)
+        assert heard(text, "--caches", "--cpu", cpu) == text
+
+
+def test_flush_reload_hears_nothing_from_caches_that_the_kernel_empties_or_that_are_not_there():
+    for options in (("--caches", "flush"), ("--caches", "off")):
+        assert set(heard(drawn(1, 16), *options)) == {"?"}
+
+
+# --- which pages of the kernel are mapped -----------------------------------------------------------------------
+
+TEXT, CPU_ENTRY_AREA, DIRECT_MAP = 0xFFFF_FFFF_8100_0000, 0xFFFF_FE00_0000_0000, 0xFFFF_8880_0000_0000
+
+
+def visible(pti: str, address: int, step: int, count: int) -> set[int]:
+    arguments = [f"{number:x}" for number in (address, step, count)]
+    printed = cr3("run", program("kaslr_timing"), "--caches", "--pti", pti, "--", *arguments).stdout
+    return {int(line.removesuffix(" is mapped"), 16) for line in printed.splitlines()}
+
+
+@pytest.mark.parametrize("pti", ["off", "on"])
+def test_the_time_of_prefetches_tells_which_kernel_pages_user_mode_has_in_its_page_table(pti):
+    """All there are without page-table isolation; with it the trampoline, and nothing else of the kernel."""
+    session = Session(Options(programs=(program("hello"),), pti=pti == "on"))
+    process = session.run(before_exit=True).processes[0]
+    found = set()
+    for address, step, count in ((TEXT, 4096, 288), (CPU_ENTRY_AREA, 4096, 16), (DIRECT_MAP, 1 << 16, 16)):
+        pages = range(address, address + step * count, step)
+        mapped = {va for va in pages if session.kernel.page_walk(process, va, user=True).pa is not None}
+        assert visible(pti, address, step, count) == mapped
+        found |= mapped
+    entry = session.kernel.text.entry
+    if pti == "on":
+        assert {va for va in found if va < DIRECT_MAP + (1 << 40) or va >= TEXT} == set(entry)
+    else:
+        assert len(found) > len(entry) + 20
