@@ -87,7 +87,15 @@ class TlbContents(Sequence[Translation]):
     def _repr_html_(self) -> str:
         """A table for notebooks."""
         rows = [
-            (KIND_NAMES[held.kind], f"{held.va:#x}", f"{held.pa:#x}", held.size, held.pcid, held.rights, _yes(held))
+            (
+                KIND_NAMES[held.kind],
+                f"{held.va:#x}",
+                f"{held.pa:#x}",
+                held.size,
+                str(held.pcid),
+                held.rights,
+                _yes(held),
+            )
             for held in self._held
         ]
         heads = ("TLB", "address", "to", "size", "PCID", "rights", "global")

@@ -16,7 +16,13 @@ __all__ = ["DESKTOP", "PHONE", "Browser", "chromium"]
 DESKTOP, PHONE = (1280, 900), (390, 844)
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hide-scrollbars"),
-    *("--disable-quic", "--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    *(
+        "--disable-dev-shm-usage",
+        "--disable-quic",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+    ),
 )
 
 
