@@ -87,6 +87,15 @@ def test_a_long_run_is_some_hundred_moments_and_every_fault_is_counted(tmp_path:
     assert {place["line"] for place in run["places"] if place["file"]} <= set(range(1, 90))
 
 
+def test_an_address_space_is_there_from_the_first_to_the_last_of_its_process(tmp_path: Path) -> None:
+    [run] = data_of(report_of(tmp_path, program("sigchld")))["runs"]
+    spaces = {space["id"]: space["pid"] for space in run["recording"]["spaces"]}
+    assert list(spaces.values()) == [1, 2, 3, 4]
+    there = [moment["there"] for moment in run["recording"]["moments"] if moment["there"] is not None]
+    assert [spaces[one] for one in there[0]] == [spaces[one] for one in there[-1]] == [1]
+    assert {spaces[one] for ids in there for one in ids} == {1, 2, 3, 4}
+
+
 def test_what_the_program_prints_cannot_become_markup(tmp_path: Path) -> None:
     evil = source(
         """

@@ -59,10 +59,11 @@ class Recorder:
                 self._subscriptions[name].off()
         self._waiting += 1
         kernel = self._session.kernel
-        is_last = name == "exit" and event.pid == kernel.processes[0].pid
-        if is_last or (self._is_due(event.cycle) and (name == "exit" or kernel.living_processes())):
+        ends = name == "exit"
+        is_last = ends and event.pid == kernel.processes[0].pid
+        if is_last or (self._is_due(event.cycle) and (ends or kernel.living_processes())):
             what = f"{name.replace('_', ' ').replace('tlb', 'TLB')}: {describe(event)}"
-            self._keep(self.watcher.look(event.cycle, event.pid, what, must_stay=is_last))
+            self._keep(self.watcher.look(event.cycle, event.pid, what, ends=ends, must_stay=is_last))
 
     def _is_due(self, cycle: int) -> bool:
         """Whether enough has happened since the last moment, or enough time went by."""

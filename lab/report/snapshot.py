@@ -95,10 +95,10 @@ class Watcher:
         self.too_many: set[int] = set()
         self._last: dict[int, bytes] = {}
 
-    def look(self, cycle: int, pid: int, what: str, *, must_stay: bool = False) -> Snapshot:
-        """Take a snapshot. The process `pid` is looked at even if it has just ended: its memory is still there."""
+    def look(self, cycle: int, pid: int, what: str, *, ends: bool = False, must_stay: bool = False) -> Snapshot:
+        """Take a snapshot. A process that `ends` right now is looked at, too: its memory is still there."""
         kernel = self._kernel
-        there = dict(self._address_spaces(pid))
+        there = dict(self._address_spaces(pid if ends else None))
         return Snapshot(
             cycle,
             pid,
@@ -110,11 +110,12 @@ class Watcher:
             must_stay,
         )
 
-    def _address_spaces(self, pid: int) -> Iterator[tuple[int, AddressSpace]]:
+    def _address_spaces(self, ending: int | None) -> Iterator[tuple[int, AddressSpace]]:
         """The address spaces that exist, as far as there is room for them."""
         processes = self._kernel.living_processes()
-        ending = [process for process in self._kernel.processes if process.pid == pid and process not in processes]
-        for process in processes + ending[-1:]:
+        if ending is not None:
+            processes.append(self._kernel.process(ending))
+        for process in processes:
             if self._knows(process):
                 yield process.mm.context_id, process.mm
 
