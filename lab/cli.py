@@ -25,7 +25,7 @@ import click
 from .check_command import check
 from .compare_commands import compare, validate
 from .completion import completion
-from .debug_commands import gdb
+from .debug_commands import debug, gdb
 from .meltdown_command import meltdown
 from .memory_commands import maps, tlb, walk
 from .options import (
@@ -148,7 +148,7 @@ def cli(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for _command in (check, compare, completion, gdb, maps, meltdown, policies, report, tlb, trace, validate, walk):
+for _command in (check, compare, completion, debug, gdb, maps, meltdown, policies, report, tlb, trace, validate, walk):
     cli.add_command(_command)
 
 

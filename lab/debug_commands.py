@@ -1,9 +1,9 @@
-"""The commands that go through a run by hand, forwards and backwards: `cr3 gdb`."""
+"""The commands that go through a run by hand, forwards and backwards: `cr3 debug` and `cr3 gdb`."""
 
 from __future__ import annotations
 
 import sys
-from typing import Final
+from typing import BinaryIO, Final
 
 import click
 
@@ -11,7 +11,7 @@ from .options import Options, ProgramCommand, machine_options, programs_argument
 from .running import begin
 from .terminal import say
 
-__all__ = ["gdb"]
+__all__ = ["debug", "gdb"]
 
 PORT: Final = 1234
 """Where QEMU listens, and so many people look."""
@@ -55,3 +55,48 @@ def gdb(options: Options, port: int) -> int:
     finally:
         server.close()
     return 0
+
+
+@click.command(
+    cls=ProgramCommand,
+    examples=[
+        ("cr3 debug programs/page_cross.asm", "Then press ? for the keys."),
+        ("cr3 debug programs/quicksort.asm --until quicksort --pti off", "From a label on, without isolation."),
+        ("cr3 debug programs/echo.asm --stdin README.md", "The program reads a file; the keys are yours."),
+    ],
+)
+@programs_argument
+@click.option(
+    "--stdin",
+    "stdin_file",
+    type=click.File("rb"),
+    metavar="FILE",
+    help="What the program reads as standard input; by default nothing.",
+)
+@machine_options
+@until_option
+def debug(options: Options, stdin_file: BinaryIO | None) -> int:
+    """Step through a program on the whole screen, forwards and backwards.
+
+    Shows code, registers, the page walks of the current instruction, TLBs, VMAs, memory and events at every
+    position of the run, in user mode and in the kernel. Keys and mouse; ? lists the keys.
+
+    Files that were passed with --file HOST:GUEST:rw, and the swap file, do not change.
+    """
+    from emu import InputError
+
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):  # Textual draws on standard error
+        raise InputError("cr3 debug needs a terminal; cr3 gdb works without one")
+    begin(options)
+    try:
+        from .debugger.app import DebuggerApp
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("textual"):
+            raise
+        raise InputError("cr3 debug needs textual: pip install 'cr3-lab[debug]'") from None
+    app = DebuggerApp(options, stdin_file)
+    try:
+        app.run()
+    finally:
+        app.close()
+    return app.return_code or 0

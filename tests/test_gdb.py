@@ -174,6 +174,7 @@ def test_gdb_goes_back_to_the_same_registers_and_memory(serve: Serve) -> None:
     assert "exited with code 05]" in printed[-1], "3 + 2: another future"
 
 
+@pytest.mark.slow
 @needs_gdb
 def test_gdb_hears_of_a_crash_where_it_happens_and_goes_back_from_there(serve: Serve) -> None:
     server = serve(program("segv"))
@@ -220,6 +221,7 @@ def test_nonsense_a_client_that_vanishes_and_an_interrupt_leave_the_server_whole
     assert server.ended() == (0, "")
 
 
+@pytest.mark.slow
 def test_the_examples_of_help_wait_for_gdb(serve: Serve) -> None:
     for line, _meaning in cast(Any, cli.commands["gdb"]).examples:
         arguments = [word for word in line.split(" <")[0].split()[2:] if word not in ("--port", "4000")]

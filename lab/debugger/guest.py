@@ -34,8 +34,8 @@ from .streams import RecordedInput, ReportedOutput
 
 __all__ = ["TICK", "Edit", "Guest", "Moment", "Options", "Session"]
 
-TICK: Final = 1 << 15
-"""Instructions between two places where every run stops. One is executed in less than a millisecond."""
+TICK: Final = 1 << 16
+"""Instructions between two places where every run stops. It takes about a millisecond from one to the next."""
 
 RSP: Final = 4
 
@@ -78,6 +78,7 @@ class Guest:
         self.limit = session.options.max_instructions
         self.ended, self.trouble = False, ""
         self._applied = 0
+        self._started = False
         self.kernel.leave_host()
         for image in session.images:
             self.kernel.spawn(image, [image.path, *session.options.arguments])
@@ -92,7 +93,8 @@ class Guest:
         """Go on, and stop at a position or at the end. What cannot go on has ended."""
         self.machine.max_instructions = position
         try:
-            halt = self.kernel.run().halt
+            halt = self.machine.run() if self._started else self.kernel.run().halt
+            self._started = True
         except (KernelPanic, MachineError) as error:
             self.ended, self.trouble = True, str(error)
         else:

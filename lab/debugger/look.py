@@ -11,18 +11,24 @@ from emu import InputError, PageWalkReport, page_walk
 from emu.instruction import MAX_SIZE, decode
 from emu.mmu import Translation
 from emu.pte import PAGE_SIZE
+from emu.softcore import GPR_NAMES
 from kernel.layout import TASK_SIZE
 
 from ..session import Session
+from ..walk_view import parse_address
 
 __all__ = [
+    "address",
     "behind_call",
     "borders",
     "calls_before",
     "is_return",
     "read",
     "read_promised",
+    "registers",
+    "set_register",
     "symbol",
+    "symbolize",
     "translations",
     "walk",
     "write",
@@ -35,6 +41,30 @@ SHORTEST_CALL: Final = 2
 def symbol(session: Session, name: str) -> int:
     """Address of a symbol of the first program. Raises InputError."""
     return session.images[0].address_of(name)
+
+
+def address(session: Session, text: str) -> int:
+    """An address from a number, a symbol of the current program or of the kernel, or symbol+0x10. Raises InputError."""
+    process = session.kernel.scheduler.current
+    return parse_address(text, session.kernel, process.image if process else session.images[0])
+
+
+def registers(session: Session) -> dict[str, int]:
+    """General registers, RIP and RFLAGS by name."""
+    return session.machine.cpu.registers()
+
+
+def set_register(session: Session, name: str, value: int) -> None:
+    """Change a general register or RIP."""
+    if name == "rip":
+        session.machine.cpu.rip = value
+    else:
+        session.machine.cpu.gprs[GPR_NAMES.index(name)] = value
+
+
+def symbolize(session: Session, va: int) -> str:
+    """An address as symbol+offset."""
+    return session.kernel.symbolize(va)
 
 
 def borders(session: Session) -> tuple[list[int], list[int]]:

@@ -213,7 +213,7 @@ class Scout:
             if self.hit is not None and self._before is None:
                 break
             guest.apply(edits)
-            if guest.position % (32 * TICK) == 0:
+            if guest.position % (16 * TICK) == 0:
                 report(guest.position)
         return Found(self.hit, tuple(self._events), guest.position, guest.ended)
 

@@ -43,7 +43,7 @@ from .streams import Input, Output
 
 __all__ = ["Timeline"]
 
-SPACING: Final = 8 * TICK
+SPACING: Final = 4 * TICK
 """Instructions between kept snapshots, to begin with."""
 MOST: Final = 32
 """Snapshots that are kept. Each is a process with what it alone has written."""
