@@ -5,7 +5,9 @@ Nothing in them is made up: a picture that shows a number asked the machine for 
 
 from __future__ import annotations
 
+import asyncio
 import io
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -282,10 +284,35 @@ def pti() -> Figure:
     return figure
 
 
+def photograph_debugger() -> None:
+    """The screen of `cr3 debug` in the middle of a page fault, as Textual exports it, without its fonts."""
+    from lab.debugger.app import DebuggerApp
+
+    app = DebuggerApp(Options(programs=(str(PROGRAMS / "page_cross.asm"),)))
+
+    async def photograph() -> None:
+        async with app.run_test(size=(140, 40)) as pilot:
+            for key in "sssbSiiiiii":
+                await pilot.press(key)
+            await pilot.pause()
+            await app.workers.wait_for_complete()
+            await pilot.pause()
+            drawn = app.export_screenshot(title="cr3 debug programs/page_cross.asm")
+            (HERE / "debug.svg").write_text(re.sub(r"@font-face \{.*?\}", "", drawn, flags=re.DOTALL))
+
+    try:
+        asyncio.run(photograph())
+    finally:
+        app.close()
+
+
 def main(names: list[str]) -> None:
     """Draw some pictures, or all."""
-    for name in names or PICTURES:
-        PICTURES[name]().savefig(HERE / f"{name}.svg", metadata={"Date": None})
+    for name in names or (*PICTURES, "debug"):
+        if name == "debug":
+            photograph_debugger()
+        else:
+            PICTURES[name]().savefig(HERE / f"{name}.svg", metadata={"Date": None})
 
 
 if __name__ == "__main__":

@@ -257,20 +257,16 @@ class DebuggerApp(App[None]):
 
     def action_break_here(self) -> None:
         """A breakpoint here."""
-        self._toggle(self.bench.debugger.moment.rip)
+        self._do(lambda: self._toggle(self.bench.debugger.moment.rip))
 
-    def _toggle(self, va: int) -> None:
-        self._do(lambda: toggle(self.bench, va, self._symbol(va)))
-
-    def _symbol(self, va: int) -> str:
-        """What a person calls an address."""
-        name: str = self.bench.debugger.ask(look.symbolize, va)
-        return name
+    def _toggle(self, va: int) -> str:
+        """A breakpoint at an address, under the name that a person calls it."""
+        return toggle(self.bench, va, self.bench.debugger.ask(look.symbolize, va))
 
     def clicked(self, panel: str, va: int) -> None:
         """A line was clicked: of code, a breakpoint; of anything else, its memory."""
         if panel == "code":
-            self._toggle(va)
+            self._do(lambda: self._toggle(va))
         else:
             self.action_run(f"memory {va:#x}")
 

@@ -24,8 +24,8 @@ __all__ = ["DRAWN", "Line", "Scene", "help_lines"]
 
 USER: Final = 3
 CHANGED: Final = "bold $warning"
-DIM: Final = "$text-muted"
-NAME: Final = "$secondary"
+DIM: Final = "dim"
+NAME: Final = "$text-secondary"
 PRESENT: Final = "$success"
 ABSENT: Final = "bold $error"
 KEYS: Final = (
@@ -137,7 +137,7 @@ def registers(scene: Scene, _width: int) -> Iterator[Line]:
     flags = Rflags(scene.now.registers["rflags"])
     named = [flag.name or "" for flag in flags if flag is not Rflags.FIXED]
     style = CHANGED if scene.changed("rflags") else ""
-    yield _line(("rflags ", NAME), (" ".join(named), style))
+    yield _line(("rflags ", NAME), (" ".join(named) or "none", style))
     yield _line(("pcid   ", NAME), (f"{scene.now.registers['pcid']}", CHANGED if scene.changed("pcid") else ""))
 
 
@@ -225,7 +225,7 @@ def _at(view: View, va: int) -> bytes | None:
 
 def vmas(scene: Scene, _width: int) -> Iterator[Line]:
     """The VMAs with the pages that are there, of those that were promised."""
-    yield _line((f"{'from':>12} may  pages in of", DIM))
+    yield _line((f"{'from':>12} may      in/of", DIM))
     known = {(row["start"], row["end"]): row for row in scene.before.vmas} if scene.before else None
     for row in scene.now.vmas:
         style = "" if known is None or known.get((row["start"], row["end"])) == row else CHANGED
