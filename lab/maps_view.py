@@ -18,7 +18,7 @@ from kernel.vma import Vma
 
 from .page_states import NOT_THERE, STATES, PageReader, PageStates
 
-__all__ = ["as_dict", "kernel_table", "page_map", "region", "vma_table"]
+__all__ = ["as_dict", "kernel_table", "page_map", "region", "vma_rows", "vma_table"]
 
 
 RESIDENT: Final = "fspch"
@@ -48,7 +48,8 @@ def row_of(process: Process, vma: Vma, pages: PageStates) -> dict[str, Any]:
     }
 
 
-def _rows(kernel: Kernel, process: Process) -> list[dict[str, Any]]:
+def vma_rows(kernel: Kernel, process: Process) -> list[dict[str, Any]]:
+    """All VMAs of a process with their pages counted."""
     pages = PageReader(kernel).states(process.mm)
     return [row_of(process, vma, pages) for vma in process.mm.vmas]
 
@@ -61,7 +62,7 @@ def as_dict(kernel: Kernel, process: Process, when: str) -> dict[str, Any]:
         "program": process.image.path,
         "pid": process.pid,
         "moment": when,
-        "vmas": _rows(kernel, process),
+        "vmas": vma_rows(kernel, process),
         "kernel": {
             name: [{"start": start, "end": end} for start, end in mapped_ranges(kernel, pgd)]
             for name, pgd in (("kernel_pgd", table.pgd), ("user_pgd", table.user_pgd))
@@ -71,7 +72,7 @@ def as_dict(kernel: Kernel, process: Process, when: str) -> dict[str, Any]:
 
 def vma_table(kernel: Kernel, process: Process, console: Console) -> None:
     """The VMAs as a table. All numbers count pages of 4 KiB."""
-    rows = _rows(kernel, process)
+    rows = vma_rows(kernel, process)
     counts = [name for name in rows[0] if name not in ("start", "end", "rights", "name")] if rows else []
     table = _table("address", "rights", *counts, "name", right=counts)
     for row in rows:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from random_programs import random_program
 
 from emu import InputError
+from emu.state import State
 from kernel.statistics import statistics
 from lab.debugger import TICK, AtAddress, Hit, Interrupted, OnAccess, OnEntry, OnEvent, Timeline
 from lab.options import Options
@@ -43,7 +44,9 @@ def everything(session: Session) -> tuple[dict[str, int], dict[str, Any], str]:
     """Registers, all that was counted, and a digest of RAM, TLBs, floating-point registers and hardware state."""
     machine, counted = session.machine, statistics(session.kernel)  # which closes the account of the current mode
     digest = hashlib.sha256(machine.ram.bytes.tobytes())
-    digest.update(bytes(machine.state) + machine.cpu.fpu.fxsave())
+    state = State.from_buffer_copy(machine.state)
+    state.deadline = state.iteration_limit = state.stall_limit = 0  # how far the debugger let it run
+    digest.update(bytes(state) + machine.cpu.fpu.fxsave())
     for array in machine.state.arrays[: machine.state.array_count]:
         digest.update(ctypes.string_at(array.entries, 24 * array.sets * array.ways))
         digest.update(ctypes.string_at(array.trees, 8 * array.sets))
@@ -112,6 +115,8 @@ def test_a_run_of_the_time_line_is_the_run_of_the_command(make_timeline: MakeTim
     alone = Session(Options(programs=(str(program("quicksort")),), ram="8M"), stdout=io.BytesIO())
     result = alone.run()
     assert (end.ended, end.exit_code, end.position) == (True, result.exit_code, alone.machine.state.instructions)
+    before = timeline.go(timeline.before(end.position))
+    assert (before.ended, timeline.go(before.position + 1)) == (False, end), "exit(2) is one step"
     assert shown.getvalue() == alone.kernel.stdout.getvalue() == timeline.output()[0]
 
 

@@ -179,7 +179,9 @@ def stepi(bench: Bench, words: list[str]) -> str:
 @command("rstepi [N]")
 def rstepi(bench: Bench, words: list[str]) -> str:
     """N instructions of the machine back."""
-    return bench.tell(bench.debugger.go(max(bench.debugger.moment.position - _times(words), 0)))
+    times, position = _times(words), bench.debugger.moment.position
+    back = bench.debugger.timeline.before(max(position - times + 1, 0))
+    return bench.tell(bench.debugger.go(back))
 
 
 @command("next")

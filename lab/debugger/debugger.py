@@ -125,7 +125,7 @@ class Debugger:
         """One instruction back."""
         if self.moment.position == 0:
             return Outcome(Why.START, self.moment)
-        return self.go(self.moment.position - 1)
+        return self.go(self.timeline.before(self.moment.position))
 
     # --- the user's program -----------------------------------------------------------------------------------------
 

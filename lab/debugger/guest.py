@@ -1,10 +1,12 @@
 """A run as a function of its position: what the machine is like when so many instructions have retired.
 
 A *position* is a number of retired instructions, user's and kernel's, since boot. At a position the next instruction
-has not been tried. Stopping is not free of consequences (see emu/probes.py), so a run always stops at the same places
-on its way, at every `TICK` instructions and nowhere else, before it stops where somebody wants to look. Then whoever
-asks for a position gets the same machine, to the last TLB entry and cycle, however often and from wherever it is
-asked for.
+has not been tried. A function of the kernel's that is Python is one step, however many instructions it stands for: who
+wants to go to a position in its midst comes out behind it.
+
+Stopping is not free of consequences (see emu/probes.py), so a run always stops at the same places on its way, at every
+`TICK` instructions and nowhere else, before it stops where somebody wants to look. Then whoever asks for a position gets
+the same machine, to the last TLB entry and cycle, however often and from wherever it is asked for.
 
 >>> import tempfile
 >>> from pathlib import Path

@@ -69,7 +69,7 @@ class Scout:
         self._compared: list[list[Any]] = []
         self._events: deque[Happened] = deque(maxlen=MOST_EVENTS)
         self._tried: tuple[int, ...] = ()
-        self._in_function = False
+        self._function_at: int | None = None
         self._va = 0
         self.hit: Hit | None = None
 
@@ -115,8 +115,8 @@ class Scout:
 
     def _now(self) -> int:
         """Position of the instruction that is being done."""
-        if self._in_function:
-            return int(self.machine.state.instructions) - 1
+        if self._function_at is not None:
+            return self._function_at
         return self.probes.retired(self._va or self.machine.cpu.rip)
 
     def found(self, number: int, what: str = "", *, after: bool = False, retries: bool = False) -> None:
@@ -140,7 +140,7 @@ class Scout:
             self._leave()
 
     def _leave(self) -> None:
-        if self._in_function:
+        if self._function_at is not None:
             self.machine.stop()
         else:
             self.probes.stop()
@@ -167,7 +167,7 @@ class Scout:
 
     def _on_function(self, rip: int) -> None:
         """A kernel function: it may change data, page tables, and where everything is."""
-        self._in_function = True
+        self._function_at = int(self.machine.state.instructions) - 1  # VMCALL has been counted
         try:
             for compared in self._compared:  # the guest may have changed it itself
                 now = compared[1]()
@@ -177,7 +177,7 @@ class Scout:
             if self._watched:
                 self._follow()
         finally:
-            self._in_function = False
+            self._function_at = None
 
     def _look(self) -> None:
         for compared in self._compared:

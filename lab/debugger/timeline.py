@@ -145,7 +145,10 @@ class Timeline:
     # --- going ------------------------------------------------------------------------------------------------------
 
     def go(self, position: int) -> Moment:
-        """Go to a position; to the end of the run if that comes first. Raises Interrupted."""
+        """Go to a position, or to the first one behind it that there is; to the end of the run if that comes first.
+
+        Raises Interrupted.
+        """
         if position != self.position:
             replica = self._run_to(max(position, 0))
             self._present.end()
@@ -161,6 +164,17 @@ class Timeline:
         moment = replica.advance(replica.position, self._edits)
         replica.end()
         return moment
+
+    def before(self, position: int) -> int:
+        """The last position before another; 0 if there is none."""
+        distance = 1
+        while (low := self.glance(position - distance).position) >= position > distance:
+            distance *= 2
+        high = position - distance // 2
+        while low + 1 < high:  # the midst of a kernel function leads behind it
+            middle = self.glance((low + high) // 2).position
+            low, high = (middle, high) if middle < position else (low, (low + high) // 2)
+        return max(min(low, position - 1), 0)
 
     def end(self) -> int:
         """Position of the end."""
@@ -188,7 +202,7 @@ class Timeline:
     def _keep(self, replica: Replica) -> None:
         """A snapshot of a replica, if there is none at its position."""
         at = replica.position
-        if at % self._spacing == 0:
+        if self._is_spaced(at):
             if not any(kept.position == at for kept in self._kept):
                 bisect.insort(self._kept, replica.fork(), key=lambda kept: kept.position)
                 self._thin()
@@ -201,7 +215,11 @@ class Timeline:
         """Too many snapshots: from now on half as many."""
         if len(self._kept) > MOST:
             self._spacing *= 2
-            self._drop(lambda position: position % self._spacing != 0)
+            self._drop(lambda position: not self._is_spaced(position))
+
+    def _is_spaced(self, position: int) -> bool:
+        """Whether a snapshot is kept there: at a tick, or where a run comes out that cannot stop at the tick."""
+        return position // TICK * TICK % self._spacing == 0
 
     def _drop(self, is_meant: Callable[[int], bool]) -> None:
         for replicas in (self._kept, self._near):

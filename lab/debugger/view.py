@@ -14,9 +14,8 @@ from emu.image import Image
 from emu.instruction import MAX_SIZE, Instruction, decode, effective_address, text
 from emu.mmu import Translation
 from emu.state import TlbKind
-from kernel import Process
 
-from ..maps_view import row_of
+from ..maps_view import vma_rows
 from ..session import Session
 from . import look
 
@@ -83,7 +82,7 @@ def view(session: Session, memory_va: int | None) -> View:
         accesses=tuple(_accesses(session, held)),
         memory_va=start,
         memory=tuple(look.read(session, start + at, WORD) or None for at in range(0, MEMORY, WORD)),
-        vmas=tuple(_vmas(session, alive)),
+        vmas=tuple(vma_rows(kernel, alive)) if alive else (),
         translations=held,
     )
 
@@ -98,11 +97,6 @@ def _registers(session: Session) -> dict[str, int]:
         "fs": machine.cpu.read_segment_base(x86.UC_X86_REG_FS_BASE),
         "pcid": int(machine.state.pcid),
     }
-
-
-def _vmas(session: Session, process: Process | None) -> Iterator[dict[str, Any]]:
-    if process is not None:
-        yield from (row_of(session.kernel, process, vma) for vma in process.mm.vmas)
 
 
 # --- code -------------------------------------------------------------------------------------------------------------
