@@ -5,7 +5,7 @@ has not been tried. A function of the kernel's that is Python is one step, howev
 wants to go to a position in its midst comes out behind it.
 
 Stopping is not free of consequences (see emu/probes.py), so a run always stops at the same places on its way, at every
-`TICK` instructions and nowhere else, before it stops where somebody wants to look. Then whoever asks for a position gets
+`TICK` instructions and nowhere else, before it stops where somebody wants to look. Then whoever asks for one gets
 the same machine, to the last TLB entry and cycle, however often and from wherever it is asked for.
 
 >>> import tempfile
