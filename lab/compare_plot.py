@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .compare_curve import Curves
     from .compare_suite import Suite
 
-__all__ = ["check_plot", "draw_bars", "draw_curves", "draw_suite", "figure_of", "picture"]
+__all__ = ["PALETTE", "check_plot", "draw_bars", "draw_curves", "draw_suite", "figure_of", "picture"]
 
 FORMATS: Final = (".svg", ".png", ".html")
 PALETTE: Final = (

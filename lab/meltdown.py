@@ -19,14 +19,14 @@ from emu import PageWalkReport
 from kernel.pagewalk import peek
 
 from . import walk_view
-from .compare_plot import figure_of, picture
+from .compare_plot import PALETTE, figure_of, picture
 from .options import Options
 from .session import Session
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["PROGRAM", "SCHEMA", "Attack", "as_dict", "attack", "draw", "render", "schema"]
+__all__ = ["PROGRAM", "SCHEMA", "Attack", "as_dict", "attack", "draw", "figure", "render", "schema"]
 
 SCHEMA: Final = "cr3.meltdown/1"
 VALUES: Final = 256
@@ -155,22 +155,30 @@ def _reason(one: Attack) -> str:
     return "The windows opened, but too little of the secret was in the L1 data cache."
 
 
-def draw(attacks: Sequence[Attack], suffix: str) -> bytes:
-    """Draw the latencies of the last byte's 256 loads, for each attack; the format is that of a file's suffix."""
+def figure(attacks: Sequence[Attack]) -> Any:
+    """Plot the latencies of the last byte's 256 loads, an attack below the other; returns matplotlib's Figure."""
     drawing, plots = figure_of(len(attacks), height=1.2 + 2.2 * len(attacks))
-    for one, plot in zip(attacks, plots, strict=True):
-        lowest = min(range(VALUES), key=one.latencies.__getitem__)
-        plot.plot(range(VALUES), one.latencies, ".", markersize=4, color="#4e79a7")
-        if one.latencies[lowest] < max(one.latencies) / 2:
-            plot.plot([lowest], [one.latencies[lowest]], "o", markersize=7, color="#e15759")
-            label = f"{lowest} = {chr(lowest)!r}, {one.latencies[lowest]} cycles"
-            plot.annotate(
-                label, (lowest, one.latencies[lowest]), xytext=(9, -3), textcoords="offset points", fontsize=9
-            )
-        plot.set_ylim(0, 1.15 * max(one.latencies))
-        plot.set_xlim(-3, VALUES + 2)
-        plot.set_xticks(range(0, VALUES + 1, 32))
-        plot.set_ylabel("cycles")
-        plot.set_title(f"PTI {one.name}: {one.correct} of {len(one.secret)} bytes", loc="left", fontsize=10)
+    for one, axes in zip(attacks, plots, strict=True):
+        _plot(one, axes)
     plots[-1].set_xlabel("page of the array that is loaded, for the last byte of the secret")
-    return picture(drawing, f"Flush+Reload on {attacks[0].cpu}", suffix)
+    return drawing
+
+
+def _plot(one: Attack, axes: Any) -> None:
+    lowest = min(range(VALUES), key=one.latencies.__getitem__)
+    axes.plot(range(VALUES), one.latencies, ".", markersize=4, color=PALETTE[0])
+    if one.latencies[lowest] < max(one.latencies) / 2:
+        place = (lowest, one.latencies[lowest])
+        axes.plot(*([value] for value in place), "o", markersize=7, color=PALETTE[2])
+        label = f"{lowest} = {chr(lowest)!r}, {one.latencies[lowest]} cycles"
+        axes.annotate(label, place, xytext=(9, -3), textcoords="offset points", fontsize=9)
+    axes.set_ylim(0, 1.15 * max(one.latencies))
+    axes.set_xlim(-3, VALUES + 2)
+    axes.set_xticks(range(0, VALUES + 1, 32))
+    axes.set_ylabel("cycles")
+    axes.set_title(f"PTI {one.name}: {one.correct} of {len(one.secret)} bytes", loc="left", fontsize=10)
+
+
+def draw(attacks: Sequence[Attack], suffix: str) -> bytes:
+    """The figure as a file with this suffix."""
+    return picture(figure(attacks), f"Flush+Reload on {attacks[0].cpu}", suffix)

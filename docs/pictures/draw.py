@@ -284,6 +284,15 @@ def pti() -> Figure:
     return figure
 
 
+@picture("meltdown")
+def meltdown() -> Figure:
+    """How long the 256 loads of the last byte take, with page-table isolation off and on."""
+    from lab.meltdown import PROGRAM, attack, figure
+
+    machine: dict[str, Any] = {"caches": "on", "secret": "The kernel maps all of memory."}
+    return figure([attack(Options((str(PROGRAM),), pti=pti, **machine)) for pti in (False, True)])
+
+
 def photograph_debugger() -> None:
     """The screen of `cr3 debug` in the middle of a page fault, as Textual exports it, without its fonts."""
     from lab.debugger.app import DebuggerApp
