@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
-from command import cr3, cr3_process, program
+from command import ROOT, compile_once, cr3, cr3_process, program
 from test_cli_walk import walk
 
 HELLO = program("hello")
@@ -52,6 +54,16 @@ def test_faults_are_shown_before_the_map_of_the_end() -> None:
     end = lines.index("")
     assert end > 5 and all(" page_fault " in line for line in lines[:end])
     assert lines[end:] == ["", *cr3("maps", program("brk_heap")).stdout.splitlines()]
+
+
+def test_a_fault_is_shown_before_the_program_goes_on() -> None:
+    compile_once()
+    command = [sys.executable, "-m", "lab", "maps", "--follow", str(program("echo"))]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, cwd=ROOT, **pipes) as running:  # type: ignore[call-overload]
+        assert b" page_fault " in running.stdout.readline()  # it waits for input, and its first fault is here
+        rest, _ = running.communicate(b"end", timeout=60)
+        assert b"[stack]" in rest
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
