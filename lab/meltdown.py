@@ -26,7 +26,10 @@ from .session import Session
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["PROGRAM", "SCHEMA", "Attack", "as_dict", "attack", "draw", "figure", "render", "schema"]
+    from .report import Observation
+    from .report import Run as Observed
+
+__all__ = ["PROGRAM", "SCHEMA", "Attack", "as_dict", "attack", "draw", "figure", "page", "render", "schema"]
 
 SCHEMA: Final = "cr3.meltdown/1"
 VALUES: Final = 256
@@ -57,6 +60,8 @@ class Attack:
     latencies: tuple[int, ...]
     windows: int
     walk: PageWalkReport
+    observed: Observed | None = None
+    """What the machine looked like over time, for a report."""
 
     @property
     def correct(self) -> int:
@@ -74,9 +79,13 @@ class Attack:
         return "on" if self.pti else "off"
 
 
-def attack(options: Options) -> Attack:
-    """Attack the machine of the options, whose kernel keeps their `secret`. Raises InputError."""
+def attack(options: Options, *, recorded: bool = False) -> Attack:
+    """Attack the machine of the options, whose kernel keeps their `secret`; `recorded` for a report of it.
+
+    Raises InputError.
+    """
     session = Session(options)
+    observation = _observation(session) if recorded else None
     result = session.run(before_exit=True)
     process, kernel = result.processes[0], session.kernel
     assert options.secret is not None and kernel.secret is not None
@@ -93,7 +102,21 @@ def attack(options: Options) -> Attack:
         latencies=struct.unpack(f"<{VALUES}I", peek(kernel, process, symbols["latencies"], 4 * VALUES)),
         windows=result.stats["transient"]["windows"]["fault"],
         walk=kernel.page_walk(process, kernel.secret.address, user=True),
+        observed=observation.finish(result, f"PTI {'on' if session.pti else 'off'}", b"") if observation else None,
     )
+
+
+def _observation(session: Session) -> Observation:
+    from .report import Observation
+
+    return Observation(session)
+
+
+def page(attacks: Sequence[Attack]) -> str:
+    """A report of recorded attacks side by side."""
+    from .report import Report, render
+
+    return render(Report.of([str(PROGRAM)], [one.observed for one in attacks if one.observed is not None]))
 
 
 def schema() -> dict[str, Any]:

@@ -348,6 +348,16 @@ def test_machines_stand_side_by_side_at_the_same_place_of_the_program(browser: B
     assert browser.js("return document.documentElement.scrollWidth") == PHONE[0]
 
 
+def test_meltdown_with_and_without_isolation_is_one_page(tmp_path: Path) -> None:
+    page = tmp_path / "meltdown.html"
+    assert cr3("meltdown", "--secret", "T", "--report", page).exit_code == 0
+    off, on = data_of(page)["runs"]
+    assert (off["name"], on["name"]) == ("PTI off", "PTI on")
+    hits = [value for value, cycles in enumerate(off["latencies"]) if cycles < max(off["latencies"]) / 2]
+    assert hits == [ord("T")]
+    assert min(on["latencies"]) > max(on["latencies"]) / 2
+
+
 def test_machines_may_differ_in_what_they_count(browser: Browser, tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     assert cr3("compare", HELLO, "--matrix", "caches=on,off", "--report", page).exit_code == 0
