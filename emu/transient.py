@@ -165,7 +165,7 @@ class Transient:
         )
         self._forget_blocks()
         self._state.window = ctypes.addressof(self._window)
-        if machine.caches.is_on:
+        if machine.caches.is_on and part.vulnerabilities.spectre_v1:  # other parts keep what they guess to themselves
             self._build_predictor(part.out_of_order.return_stack)
         self._core: _Core | None = None
         self._totals = _Totals()

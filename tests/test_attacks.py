@@ -7,6 +7,7 @@ from random import Random
 import pytest
 from command import cr3, program
 
+from emu import load_profile
 from lab.options import Options
 from lab.session import Session
 
@@ -35,6 +36,30 @@ def test_flush_reload_hears_another_process_through_a_shared_page(cpu):
 def test_flush_reload_hears_nothing_from_caches_that_the_kernel_empties_or_that_are_not_there():
     for options in (("--caches", "flush"), ("--caches", "off")):
         assert set(heard(drawn(1, 16), *options)) == {"?"}
+
+
+# --- Spectre --------------------------------------------------------------------------------------------------
+
+
+def read(text: str, *arguments: str, cpu: str = "skylake", caches: str = "on") -> str:
+    options = ("--caches", caches, "--cpu", cpu)
+    printed = cr3("run", program("spectre_v1"), *options, "--", text, *arguments).stdout
+    return printed.removeprefix("read: ").rstrip("\n")
+
+
+def test_a_bounds_check_that_is_guessed_lets_a_text_be_read():
+    for seed in range(3):
+        assert read(drawn(seed, 8)) == drawn(seed, 8)
+    for cpu in ("haswell", "broadwell", "zen2"):
+        assert read(drawn(9, 4), cpu=cpu) == drawn(9, 4)
+
+
+def test_nothing_is_read_where_the_victim_computes_or_waits_or_the_part_keeps_its_guesses(tmp_path):
+    fixed = tmp_path / "fixed.toml"
+    fixed.write_text(load_profile("skylake").path.read_text().replace("spectre_v1 = true", "spectre_v1 = false"))
+    text = drawn(1, 4)
+    found = {read(text, "mask"), read(text, "lfence"), read(text, caches="off"), read(text, cpu=str(fixed))}
+    assert found == {"????"}
 
 
 # --- which pages of the kernel are mapped -----------------------------------------------------------------------
