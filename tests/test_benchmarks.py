@@ -11,6 +11,8 @@ from benchmarks.engines import ENGINES
 from benchmarks.kernel import BENCHES, measure
 from benchmarks.programs import PROGRAMS
 from benchmarks.swap import SCANS, scan_rate, swap_ins
+from benchmarks.watching import WATCHED
+from benchmarks.watching import measure as watch
 
 ROOT = Path(__file__).parent.parent
 
@@ -49,6 +51,13 @@ def test_the_benches_of_swapping_do_what_they_count():
     assert swap_ins("fifo", 256, repetitions=1) > 0
     for scan in SCANS.values():
         assert scan_rate(scan, 256, repetitions=1) > 0
+
+
+@pytest.mark.slow
+def test_the_benches_of_watching_see_what_they_watch():
+    for watched in WATCHED:
+        _, (_, told), (_, recorded) = watch(watched, repetitions=1, share=200)
+        assert (told > 0) == (watched.span is None) and (recorded > 0) == (watched.many > 0)
 
 
 def test_a_file_that_cannot_be_written_is_refused_before_anything_is_measured(tmp_path):
