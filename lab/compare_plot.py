@@ -109,8 +109,16 @@ def _stacked(
     return picture(drawing, title, suffix)
 
 
+CURVES: Final = "What page-table isolation costs"
+
+
 def draw_curves(curves: Curves, suffix: str) -> bytes:
-    """Draw overhead by rate of system calls, a line for each machine and working set, and the published points."""
+    """Draw overhead by rate of system calls, in the format that a file's suffix asks for."""
+    return picture(curve_figure(curves), CURVES, suffix)
+
+
+def curve_figure(curves: Curves) -> Any:
+    """Return the figure: a line for each machine and working set, and the published points."""
     drawing, axes = figure(height=5.2)
     for number, (working_set, points) in enumerate(curves.by_working_set().items()):
         for machine, line in points.items():
@@ -126,8 +134,8 @@ def draw_curves(curves: Curves, suffix: str) -> bytes:
     axes.set_xlabel("system calls a second and CPU, at 3 GHz")
     axes.set_ylabel("overhead of page-table isolation, %")
     axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    axes.set_title("What page-table isolation costs", loc="left", fontsize=11)
-    return picture(drawing, "What page-table isolation costs", suffix)
+    axes.set_title(CURVES, loc="left", fontsize=11)
+    return drawing
 
 
 def figure(height: float) -> tuple[Any, Any]:

@@ -8,7 +8,7 @@ CR3, the TLB misses that follow, the walks, and the instructions around them add
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from .compare import Outcome, label, standard
@@ -38,12 +38,14 @@ RATE_10K: Final = computing(10, 300_000, "10k a second")
 RATE_50K: Final = computing(10, 60_000, "50k a second")
 RATE_200K: Final = computing(20, 15_000, "200k a second")
 WORKING_SET: Final = working_set(40, 1000, 560_000, 25_600, "5k a second, 100 MB")
+HUGE_PAGES: Final = replace(WORKING_SET, name="5k a second, 100 MB in huge pages")
 COMPUTE: Final = working_set(1, 1_000_000, 60_000_000, 1000, "compute-bound")
 FAULTS: Final = zero_page_faults(300)
 DONT_NEED: Final = {pages: dont_need(100, pages) for pages in (1, 10)}
 
 RUNS: Final[tuple[tuple[Workload, str, tuple[str, ...]], ...]] = (
     (WORKING_SET, "skylake", ALL),
+    (HUGE_PAGES, "skylake", (PCID,)),
     (COMPUTE, "skylake", (OFF, PCID)),
     *((NULL, cpu, ALL) for cpu in ("broadwell", "skylake", "haswell")),
     *((workload, "skylake", ALL) for workload in (RATE_10K, RATE_50K)),
@@ -68,9 +70,10 @@ class Results:
         """Cycles that isolation adds to one operation."""
         return self.each(workload, machine, cpu) - self.each(workload, OFF, cpu)
 
-    def percent(self, workload: Workload, machine: str) -> float:
-        """The same in percent of the operation without isolation."""
-        return 100 * self.added(workload, machine) / self.each(workload)
+    def percent(self, workload: Workload, machine: str, baseline: Workload | None = None) -> float:
+        """What an operation takes more than without isolation (there maybe as another workload), in percent of that."""
+        before = self.each(baseline or workload)
+        return 100 * (self.each(workload, machine) - before) / before
 
     def causes(self, workload: Workload, cpu: str, *names: str) -> float:
         """Cycles of some causes in one operation without isolation."""
@@ -166,6 +169,10 @@ CHECKS: Final = (
         lambda r: r.percent(WORKING_SET, NO_PCID) / r.percent(WORKING_SET, PCID),
     ),
     Check(
+        "the same in huge pages, PCID", "-3.0, a gain", -100, 0, "%", GREGG,
+        lambda r: r.percent(HUGE_PAGES, PCID, WORKING_SET),
+    ),
+    Check(
         "worst case, no PCID", "above 800", 300, float("inf"), "%", GREGG,
         lambda r: r.percent(NULL, NO_PCID),
     ),
@@ -201,7 +208,8 @@ def measure(*, jobs: int | None = None) -> list[Row]:
     """Run everything, and check every number."""
     todo, keys = [], []
     for workload, cpu, wanted in RUNS:
-        for options in standard(Options(programs=("",), cpu=cpu, populate=workload is WORKING_SET)):
+        populate, thp = workload in (WORKING_SET, HUGE_PAGES), "always" if workload is HUGE_PAGES else "never"
+        for options in standard(Options(programs=("",), cpu=cpu, populate=populate, thp=thp)):
             if label(options) in wanted:
                 todo.append((workload, options))
                 keys.append((workload.name, cpu, label(options)))

@@ -279,7 +279,7 @@ def pti() -> Figure:
     for number, total in enumerate(left):
         axes.text(total + 8, number, f"{total:.0f}", va="center")
     axes.invert_yaxis()
-    axes.set(xlabel="cycles a getpid()")
+    axes.set(xlabel="cycles a getpid()", xlim=(0, max(left) * 1.08))
     axes.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.45, -0.22))
     return figure
 
@@ -291,6 +291,16 @@ def meltdown() -> Figure:
 
     machine: dict[str, Any] = {"caches": "on", "secret": "The kernel maps all of memory."}
     return figure([attack(Options((str(PROGRAM),), pti=pti, **machine)) for pti in (False, True)])
+
+
+@picture("pti_curve")
+def pti_curve() -> Figure:
+    """Overhead by rate of system calls, for several working sets, with the published points."""
+    from lab.compare_curve import measure_curves
+    from lab.compare_plot import curve_figure
+
+    figure: Figure = curve_figure(measure_curves(Options(programs=()), jobs=1))
+    return figure
 
 
 def photograph_debugger() -> None:
