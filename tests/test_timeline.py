@@ -279,6 +279,16 @@ def test_a_guest_that_loops_for_ever_is_left_when_somebody_interrupts() -> None:
         assert timeline.go(caught.value.position).position > 0
 
 
+@pytest.mark.slow
+def test_without_fork_everything_is_executed_again(make_timeline: MakeTimeline, monkeypatch: Any) -> None:
+    positions = [30, 150, 70]
+    with_fork = pass_by(make_timeline(program("hello")), positions)
+    for module in ("replica", "timeline"):
+        monkeypatch.setattr(f"lab.debugger.{module}.can_fork", lambda: False)
+    without = pass_by(make_timeline(program("hello")), positions)
+    assert [seen[:2] for seen in without] == [seen[:2] for seen in with_fork], "only addresses in the host differ"
+
+
 def test_a_program_that_cannot_be_is_refused_at_once() -> None:
     with pytest.raises(InputError, match="nowhere"):
         Timeline(Options(programs=("nowhere.asm",)))

@@ -5,15 +5,17 @@
 
 from __future__ import annotations
 
+from .debugger import Debugger, Outcome, Why
 from .guest import TICK, Edit, Moment
 from .replica import Interrupted, ReplicaError
 from .scout import Happened, Hit
-from .stops import AtAddress, OnAccess, OnEntry, OnEvent, Stop
+from .stops import AtAddress, OnAccess, OnEntry, OnEvent, OnSignal, Stop
 from .timeline import Timeline
 
 __all__ = [
     "TICK",
     "AtAddress",
+    "Debugger",
     "Edit",
     "Happened",
     "Hit",
@@ -22,7 +24,10 @@ __all__ = [
     "OnAccess",
     "OnEntry",
     "OnEvent",
+    "OnSignal",
+    "Outcome",
     "ReplicaError",
     "Stop",
     "Timeline",
+    "Why",
 ]

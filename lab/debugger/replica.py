@@ -11,12 +11,16 @@ to have the copy run.
 Each has a socket to the driver, over which it is asked: to fork, to go to a position, to search a stretch, to call a
 function. While it runs it asks back for the guest's input, and reports its output. When the driver goes away, every
 replica reads the end of its socket, and ends.
+
+Where there is no fork(2), a copy is a new process that loads the programs and executes everything up to there again.
+That is as exact, but no snapshot is of any use, and every step takes as long as the run so far.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
+import multiprocessing
 import os
 import pickle
 import signal
@@ -66,26 +70,36 @@ class Replica:
     `is_interrupted()`.
     """
 
-    def __init__(self, wire: socket.socket, pid: int, host: Any) -> None:
-        self._wire, self.pid, self._host = wire, pid, host
-        self._connection = Connection(os.dup(wire.fileno()))
+    def __init__(self, connection: Connection, pid: int, options: Options, host: Any) -> None:
+        self._connection, self.pid, self._options, self._host = connection, pid, options, host
         self.position = 0
 
     @classmethod
     def first(cls, options: Options, host: Any) -> Replica:
         """A replica at position 0. Raises InputError for programs or options that cannot be."""
-        ours, theirs = socket.socketpair()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # the child uses no thread of ours
-            pid = os.fork()
-        if pid == 0:
-            ours.close()
-            _become_replica(theirs, options)
+        ours, theirs = multiprocessing.Pipe()
+        pid = (_forked if can_fork() else _spawned)(ours, theirs, options)
         theirs.close()
-        replica = cls(ours, pid, host)
+        replica = cls(ours, pid, options, host)
         with replica.ended_on_error():
             replica._answer()
         return replica
+
+    def fork(self, edits: list[Edit]) -> Replica:
+        """Another replica at the same position; `edits` are the changes of the past. Raises Interrupted."""
+        if not can_fork():
+            copy = Replica.first(self._options, self._host)
+            with copy.ended_on_error():
+                copy.advance(self.position, edits)
+            return copy
+        ours, theirs = multiprocessing.Pipe()
+        self._send_bytes(FORK)
+        with _socket_of(self._connection) as wire:
+            socket.send_fds(wire, [b"f"], [theirs.fileno()])
+        theirs.close()
+        copy = Replica(ours, self._answer(), self._options, self._host)
+        copy.position = self.position
+        return copy
 
     @contextlib.contextmanager
     def ended_on_error(self) -> Iterator[None]:
@@ -95,16 +109,6 @@ class Replica:
         except BaseException:
             self.end()
             raise
-
-    def fork(self) -> Replica:
-        """A copy."""
-        ours, theirs = socket.socketpair()
-        self._send_bytes(FORK)
-        socket.send_fds(self._wire, [b"f"], [theirs.fileno()])
-        theirs.close()
-        copy = Replica(ours, self._answer(), self._host)
-        copy.position = self.position
-        return copy
 
     def advance(self, target: int, edits: list[Edit]) -> Moment:
         """Go to a position, or to the end of the run. Raises Interrupted."""
@@ -123,10 +127,9 @@ class Replica:
 
     def end(self) -> None:
         """Let it end, whatever it does."""
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(self.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
         self._connection.close()
-        self._wire.close()
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self.pid, 0)  # the first one is our child, the others are not
 
@@ -167,15 +170,39 @@ class Replica:
                 position = values[0]
 
 
+def _socket_of(connection: Connection) -> socket.socket:
+    """The socket of a connection, to send descriptors through."""
+    return socket.socket(fileno=os.dup(connection.fileno()))
+
+
+def _forked(ours: Connection, theirs: Connection, options: Options) -> int:
+    """A child of the driver that is a replica. Returns its pid."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # the child uses no thread of ours
+        pid = os.fork()
+    if pid == 0:
+        ours.close()
+        _become_replica(theirs, options)
+    return pid
+
+
+def _spawned(_ours: Connection, theirs: Connection, options: Options) -> int:
+    """The same where there is no fork(2)."""
+    process = multiprocessing.get_context("spawn").Process(target=_become_replica, args=(theirs, options), daemon=True)
+    process.start()
+    return process.pid or 0
+
+
 # --- in the replica's process -----------------------------------------------------------------------------------------
 
 
-def _become_replica(wire: socket.socket, options: Options) -> None:
-    """The child of the driver: make a guest, and serve until the socket ends. Never returns."""
+def _become_replica(connection: Connection, options: Options) -> None:
+    """Make a guest, and serve until the driver is gone. Never returns."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's affair
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the copies
+    if can_fork():
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the copies
     try:
-        server = _Server(wire)
+        server = _Server(connection)
         server.answer(lambda: server.boot(options))
         if server.guest is not None:
             server.serve()
@@ -186,13 +213,9 @@ def _become_replica(wire: socket.socket, options: Options) -> None:
 class _Server:
     """A replica's own side."""
 
-    def __init__(self, wire: socket.socket) -> None:
-        self._listen(wire)
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
         self.guest: Guest | None = None
-
-    def _listen(self, wire: socket.socket) -> None:
-        self._wire = wire
-        self._connection = Connection(os.dup(wire.fileno()))
 
     def boot(self, options: Options) -> None:
         """Load the programs. Raises InputError."""
@@ -228,7 +251,8 @@ class _Server:
         self._connection.send(("position", position))
 
     def _fork(self) -> None:
-        _, (descriptor, *_), _, _ = socket.recv_fds(self._wire, 1, 1)
+        with _socket_of(self._connection) as wire:
+            _, (descriptor, *_), _, _ = socket.recv_fds(wire, 1, 1)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             pid = os.fork()
@@ -237,8 +261,7 @@ class _Server:
             self._connection.send(("answer", pid))
             return
         self._connection.close()
-        self._wire.close()
-        self._listen(socket.socket(fileno=descriptor))
+        self._connection = Connection(descriptor)
 
     def answer(self, function: Callable[[], Any]) -> None:
         """Send what a function returns, or raises."""

@@ -33,8 +33,6 @@ import select
 from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO, Final
 
-from emu import InputError
-
 from .guest import TICK, Edit, Moment, Options
 from .replica import Interrupted, Replica, can_fork
 from .scout import Found, Happened, Hit
@@ -57,7 +55,7 @@ class Timeline:
     """A run of the programs in `options`, now at position 0. The guest's streams are as in `Session`.
 
     `is_interrupted` is asked while something takes long; when it says yes, `Interrupted` is raised and the time line
-    stays where it was. Raises InputError for programs or options that cannot be, or a system without fork(2).
+    stays where it was. Raises InputError for programs or options that cannot be.
     """
 
     def __init__(
@@ -69,8 +67,6 @@ class Timeline:
         *,
         is_interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
-        if not can_fork():
-            raise InputError("going backwards needs fork(2), which this system does not have")
         self._is_interrupted = is_interrupted
         self._input = Input(stdin, self._wait_for)
         self._outputs = Output(stdout), Output(stderr)
@@ -78,7 +74,7 @@ class Timeline:
         self._spacing = SPACING
         self._kept = [Replica.first(options, self)]
         self._near: list[Replica] = []
-        self._present = self._kept[0].fork()
+        self._present = self._kept[0].fork(self._edits)
         self._end: int | None = None
         """Where the run ends, once it was asked for."""
         self.moment = self._present.advance(0, [])
@@ -131,7 +127,7 @@ class Timeline:
 
     def suppose(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """The same in a copy, so `function` may do to its session what it likes."""
-        copy = self._present.fork()
+        copy = self._present.fork(self._edits)
         try:
             return copy.call(function, *arguments)
         finally:
@@ -184,7 +180,7 @@ class Timeline:
 
     def _run_to(self, position: int) -> Replica:
         """A new replica at a position. It leaves snapshots on its way."""
-        replica = self._before(position).fork()
+        replica = self._before(position).fork(self._edits)
         with replica.ended_on_error():
             while replica.position < position:
                 moment = replica.advance(self._next_snapshot(replica.position, position), self._edits)
@@ -202,12 +198,14 @@ class Timeline:
     def _keep(self, replica: Replica) -> None:
         """A snapshot of a replica, if there is none at its position."""
         at = replica.position
+        if not can_fork():
+            return  # a snapshot could not be copied
         if self._is_spaced(at):
             if not any(kept.position == at for kept in self._kept):
-                bisect.insort(self._kept, replica.fork(), key=lambda kept: kept.position)
+                bisect.insort(self._kept, replica.fork(self._edits), key=lambda kept: kept.position)
                 self._thin()
         elif not any(near.position == at for near in self._near):
-            self._near.append(replica.fork())
+            self._near.append(replica.fork(self._edits))
             if len(self._near) > NEAR:
                 self._near.pop(0).end()
 

@@ -16,8 +16,7 @@ from emu import InputError
 from emu.elf import with_file
 from kernel.siginfo import SIGTRAP
 
-from ..debugger import AtAddress, Interrupted, OnAccess, Stop, look
-from ..debugger.debugger import Debugger, Outcome, Why
+from ..debugger import AtAddress, Debugger, Interrupted, OnAccess, Outcome, Stop, Why, look
 from ..options import Options
 from . import monitor, target
 from .packets import INTERRUPT, Gone, Link, unescaped
