@@ -70,15 +70,15 @@ class Kernel(Observed):
 
     `pti` gives every process a second PGD for user mode (see pti.py). `pcid` uses process-context identifiers where the
     CPU has them, `asid` says how ("pcid", "flush", "stale"; see asid.py). `aslr` puts stack, mmap area and heap at
-    random places. `empty_caches` flushes the caches on every return to user mode. `populate` delivers every promised
-    page when a program is loaded, so that nothing faults later. The guest's standard streams are `stdin`, `stdout` and
-    `stderr` (binary files; by default empty and discarded). `root` is a directory of the host's that the guest sees as
-    `/`, and `files` are files of the host's by guest path: read-only, unless the guest path ends with `:rw`; everything
-    else that the guest writes stays in its memory. `thp` says who gets transparent huge pages: "always", "madvise" or
-    "never" (huge_memory.py). `swap` is the size of the swap area, kept in `swap_file` if there is one, as fast as
-    `swap_device` (swap_device.py); `swap_policy` chooses what goes there (policies/). `secret` is a text that
-    the kernel keeps for itself (secret.py). Raises InputError if the machine's RAM is too small, or a file cannot be
-    read.
+    random places. `empty_caches` flushes the caches on every return to user mode; without `pte_inversion` entries that
+    are not present name their frames (see pte.py). `populate` delivers every promised page when a program is loaded, so
+    that nothing faults later. The guest's standard streams are `stdin`, `stdout` and `stderr` (binary files; by default
+    empty and discarded). `root` is a directory of the host's that the guest sees as `/`, and `files` are files of the
+    host's by guest path: read-only, unless the guest path ends with `:rw`; everything else that the guest writes stays
+    in its memory. `thp` says who gets transparent huge pages: "always", "madvise" or "never" (huge_memory.py). `swap`
+    is the size of the swap area, kept in `swap_file` if there is one, as fast as `swap_device` (swap_device.py);
+    `swap_policy` chooses what goes there (policies/). `secret` is a text that the kernel keeps for itself (secret.py).
+    Raises InputError if the machine's RAM is too small, or a file cannot be read.
     """
 
     def __init__(
@@ -91,6 +91,7 @@ class Kernel(Observed):
         populate: bool = False,
         aslr: bool = False,
         empty_caches: bool = False,
+        pte_inversion: bool = True,
         stdin: BinaryIO | None = None,
         stdout: BinaryIO | None = None,
         stderr: BinaryIO | None = None,
@@ -112,7 +113,7 @@ class Kernel(Observed):
         booted = boot(machine, pcid=pcid, asid=asid, pti=pti, empty_caches=empty_caches, swap=area)
         self.text, self.percpu, self.manager = booted.text, booted.percpu, booted.manager
         self.frames, self.memory, self.pages = booted.manager.frames, booted.manager.memory, booted.manager.pages
-        self.manager.huge.enabled = thp
+        self.manager.huge.enabled, self.manager.pte_inversion = thp, pte_inversion
         self.secret = None if secret is None else Secret(self.memory, self.frames, secret)
         self.page_cache = PageCache(self.memory, self.pages, self.manager.swap, self.frames.total // 2)
         self.reclaim = Reclaim(self, swap_policy, machine.seed)

@@ -38,6 +38,8 @@ class MemoryManager:
     swap: Swap
     huge: HugeMemory
     context_ids: Any = field(default_factory=lambda: count(1))
+    pte_inversion: bool = True
+    """Whether entries that are not present name no memory (see `pte.py`)."""
     mmap_min_addr: int = MMAP_MIN_ADDR
     """Lowest address that a program can map (vm.mmap_min_addr)."""
     max_map_count: int = 65530

@@ -15,7 +15,7 @@ from emu.pte import PAGE_SIZE
 from .address_space import AddressSpace
 from .exceptions import Errno
 from .layout import TASK_SIZE, page_align
-from .pte import is_mapped, is_special, pfn_of, with_rights
+from .pte import is_mapped, is_special, naive, pfn_of, with_rights
 from .vma import Vma, VmaFlag
 
 __all__ = ["change_flags", "mprotect"]
@@ -103,7 +103,8 @@ def _change_entries(mm: AddressSpace, vma: Vma, start: int, end: int) -> None:
     changed = []
     for va, entry, pte in list(mm.page_table.leaves(start, end)):
         if is_mapped(entry):
-            memory.store64(pte, with_rights(entry, flags, writable=_writable(mm, vma, entry)))
+            new = with_rights(entry, flags, writable=_writable(mm, vma, entry))
+            memory.store64(pte, new if mm.manager.pte_inversion else naive(new))
             changed.append((va, mm.manager.huge.size_of(entry)))
     if changed:
         mm.manager.tlb.flush(mm, changed[0][0], sum(changed[-1]), "mprotect")

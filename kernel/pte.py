@@ -11,7 +11,7 @@ An entry of an upper level that has PS set maps a huge page, and leads to no tab
 
 A swap entry has the number of the swap area in bits 59-63 and the place in it in bits 9-58 (asm/pgtable_64.h).
 Both kinds store their number inverted (asm/pgtable-invert.h), so that the physical address in such an entry points to
-no memory: a processor with L1TF would use it speculatively.
+no memory: a processor with L1TF would use it speculatively. Kernels before August 2018 did not (`naive`).
 
 >>> entry = user_pte(0x1234, VmaFlag.READ | VmaFlag.WRITE, dirty=True)
 >>> locked = with_rights(entry, 0)
@@ -23,6 +23,8 @@ True
 (False, True)
 >>> is_huge(entry), is_huge(entry | PS), is_huge(with_rights(entry | PS, 0))
 (False, True, True)
+>>> locked >> 51 & 1, hex(naive(locked) & ADDRESS_MASK), pfn_of(naive(locked)) == pfn_of(locked)
+(1, '0x1234000', True)
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ __all__ = [
     "is_mapped",
     "is_special",
     "is_swap",
+    "naive",
     "pfn_of",
     "swap_entry",
     "swap_place",
@@ -50,6 +53,8 @@ PROTNONE: Final = 1 << 8
 SPECIAL: Final = 1 << 9
 """No struct page counts this mapping (_PAGE_SPECIAL): the zero page."""
 MAPPED: Final = P | PROTNONE
+INVERTED: Final = 1 << 51
+"""The highest bit of a frame's address: no memory is there, so it is set only where the address is inverted."""
 SWAP_TYPE_SHIFT: Final = 59
 SWAP_OFFSET_SHIFT: Final = 9
 SWAP_OFFSET_MASK: Final = (1 << SWAP_TYPE_SHIFT - SWAP_OFFSET_SHIFT) - 1
@@ -86,9 +91,14 @@ def with_rights(entry: int, flags: int, *, writable: bool = False) -> int:
     return _protect(pfn_of(entry) << PAGE_SHIFT | entry & KEPT, flags, writable)
 
 
+def naive(entry: int) -> int:
+    """A PROT_NONE entry as it was before anybody knew of L1TF: with the address of its frame for all to see."""
+    return entry ^ ADDRESS_MASK if not entry & P and entry & INVERTED else entry
+
+
 def pfn_of(entry: int) -> int:
     """The frame of an entry that maps one (pte_pfn)."""
-    if not entry & P:
+    if not entry & P and entry & INVERTED:
         entry ^= ADDRESS_MASK
     return (entry & ADDRESS_MASK) >> PAGE_SHIFT
 

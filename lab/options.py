@@ -71,6 +71,7 @@ class Options:
     swap_device: str = "nvme"
     swap_policy: str = "active_inactive"
     secret: str | None = None
+    pte_inversion: bool = True
     seed: int = 1
     until: str | None = None
     max_instructions: int = MAX_INSTRUCTIONS
@@ -248,6 +249,13 @@ _MACHINE: Final = (
         default="active_inactive",
         metavar="NAME",
         help="Which page gives way: a policy of docs/policies.md, or FILE.py:CLASS for your own.",
+    ),
+    click.option(
+        "--pte-inversion",
+        type=click.Choice(["on", "off"]),
+        default="on",
+        callback=_switch,
+        help="off: page-table entries that are not present name their frames, as before L1TF was known.",
     ),
     click.option("--secret", metavar="TEXT", help="Put TEXT into the kernel's memory (see cr3 meltdown)."),
     click.option("--root", metavar="DIR", help="A folder that the programs see as /; it is read, never written."),

@@ -76,6 +76,7 @@ class Session:
             aslr=options.aslr,
             thp=options.thp,
             empty_caches=options.caches == "flush",
+            pte_inversion=options.pte_inversion,
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
@@ -125,6 +126,7 @@ class Session:
             "tlb_policy": self.machine.tlb_policy,
             "pti": "on" if self.pti else "off",
             "pcid": "on" if self.pcid else "off",
+            "pte_inversion": "on" if self.options.pte_inversion else "off",
         }
         return given | resolved
 

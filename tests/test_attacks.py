@@ -62,6 +62,27 @@ def test_nothing_is_read_where_the_victim_computes_or_waits_or_the_part_keeps_it
     assert found == {"????"}
 
 
+# --- L1 terminal fault ------------------------------------------------------------------------------------------
+
+
+def fetched(text: str, *options: str) -> str:
+    printed = cr3("run", program("l1tf"), *options, "--", text).stdout
+    return printed.removeprefix("read: ").rstrip("\n")
+
+
+def test_an_entry_that_is_not_present_gives_its_page_away_unless_linux_inverts_it():
+    for cpu in ("skylake", "haswell", "broadwell"):
+        text = drawn(1, 4)
+        assert fetched(text, "--caches", "--cpu", cpu, "--pte-inversion", "off") == text
+    for options in (
+        ("--caches",),
+        ("--caches", "--pte-inversion", "off", "--cpu", "zen2"),
+        ("--caches", "flush", "--pte-inversion", "off"),
+        ("--pte-inversion", "off"),
+    ):
+        assert fetched(text, *options) == "????"
+
+
 # --- which pages of the kernel are mapped -----------------------------------------------------------------------
 
 TEXT, CPU_ENTRY_AREA, DIRECT_MAP = 0xFFFF_FFFF_8100_0000, 0xFFFF_FE00_0000_0000, 0xFFFF_8880_0000_0000
