@@ -1,5 +1,7 @@
 // Small helpers to build elements, and words for numbers.
 
+// A heading inside a pane: panes have headings of their own where there are several.
+const PART_TITLE = DATA.runs.length > 1 ? "h4" : "h3";
 const NUMBER = new Intl.NumberFormat("en");
 const number = (count) => NUMBER.format(count);
 const plural = (count, word) => `${number(count)} ${word}${count === 1 ? "" : "s"}`;

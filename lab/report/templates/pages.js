@@ -39,7 +39,7 @@ class MemoryMap {
       title, series, count: moments.length, width: place.clientWidth, height: 190, cycles,
       onpick: (i) => this.timeline.goToCycle(cycles[i]),
     });
-    const heading = el("h4", {}, "Pages by state", el("small", {}, "each step is a moment; click to go there"));
+    const heading = el(PART_TITLE, { class: "part-title" }, "Pages by state", el("small", {}, "each step is a moment; click to go there"));
     place.replaceChildren(heading, this.chart, chartTable({ title, series, cycles }));
     this.chart.mark(this.machine.at);
   }

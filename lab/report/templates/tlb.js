@@ -27,7 +27,7 @@ class TlbView {
   fill(pcid) { return colour(PCID_COLOURS[this.pcids.indexOf(pcid) % PCID_COLOURS.length]); }
 
   #part(kind) {
-    const title = el("h4"), slots = el("canvas", { class: "slots", "aria-hidden": "true" });
+    const title = el(PART_TITLE, { class: "part-title" }), slots = el("canvas", { class: "slots", "aria-hidden": "true" });
     const chart = el("div", { class: "chart" }), rows = el("div", { class: "scroll tall", tabindex: 0 });
     const details = el("details", { class: "as-table" }, el("summary", {}, "Its entries"), rows);
     details.addEventListener("toggle", () => this.draw());
