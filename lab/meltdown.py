@@ -155,7 +155,8 @@ def render(attacks: Sequence[Attack], console: Console) -> None:
     for one in attacks:
         numbers = (one.attempts, one.windows, one.cycles, round(one.correct / one.seconds))
         table.add_row(one.name, f"{one.correct} of {len(one.secret)}", *(f"{number:,}" for number in numbers))
-    lines = [f"{attacks[0].cpu}, a secret of {len(attacks[0].secret)} bytes in the kernel's memory", ""]
+    size = len(attacks[0].secret)
+    lines = [f"{attacks[0].cpu}, a secret of {size} byte{'s' * (size > 1)} in the kernel's memory", ""]
     lines += [f"PTI {one.name + ':':4} {_quoted(one.text)}" for one in attacks]
     console.print("\n".join([*lines, ""]), soft_wrap=True, markup=False)
     console.print(table)
