@@ -36,7 +36,7 @@ from .fetch import PAGE, may_translate
 from .native import call, entry, native, words
 from .pte import IMPLICIT, Access
 from .records import state_at, window_at, window_block_at, window_frame_at
-from .state import FLUSH_COMMAND, Fault
+from .state import DANGEROUS, FLUSH_COMMAND, Fault
 from .transfer import physical
 from .translate import drop, translate
 from .walk import ERROR_P, ERROR_RSVD, FETCH, WRITE, permitted, terminal_fault
@@ -196,10 +196,12 @@ def _store_page(s: Any, w: Any, va: Any) -> Any:
 
 @native
 def _code_page(s: Any, va: Any) -> Any:
-    """Physical address of a page that is executed, or -1."""
+    """Physical address of a page that is executed, or -1. Code that has to be guarded is not executed (guard.py)."""
     leaf = translate(s, va & PAGE, FETCH)
     pa = physical(leaf, va & PAGE)
-    return pa if leaf and pa < s.ram_size and may_translate(s, va & PAGE, pa) else -1
+    if not leaf or pa >= s.ram_size or not may_translate(s, va & PAGE, pa):
+        return -1
+    return pa if words(s.frame_flags)[pa >> 12] & DANGEROUS == 0 else -1
 
 
 @entry(boolean(word, word, int32, word, word))

@@ -286,7 +286,9 @@ def _set_registers(kernel: Kernel, process: Process, rng: Random) -> None:
 def run_seed(seed: int) -> str:
     """Run a program and say how it ended, "exit N", "signal N" or "limit", and after how many instructions."""
     rng = Random(-seed - 1)
-    options = rng.choice(({}, {"engine": "access", "tlb_policy": "plru"}, {"tlb": False}, {"tlb_policy": "fifo"}))
+    options = rng.choice(
+        ({}, {"engine": "access", "tlb_policy": "plru"}, {"tlb": False}, {"tlb_policy": "fifo"}, {"caches": True})
+    )
     machine = Machine(rng.choice(("skylake", "haswell", "zen2")), "2M", **options)
     machine.max_instructions = LIMIT
     kernel = Kernel(machine, stdin=io.BytesIO(rng.randbytes(5000)), pcid=bool(rng.randrange(2)))
