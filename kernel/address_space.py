@@ -91,17 +91,24 @@ class AddressSpace:
         vma = Vma(start, start + size, flags, backing, page_offset if backing else start >> PAGE_SHIFT)
         replaced = sum(old.part(start, start + size).pages for old in self.vmas.overlapping(start, start + size))
         self.check_limits(vma.pages - replaced, flags)
+        self.check_split(start, start + size)
         self._charge(vma)
         self.unmap(start, size)
         self.add(vma)
         return start
 
-    def place(self, start: int, size: int, *, fixed: bool, replace: bool, huge: bool) -> int:
+    def place(
+        self, start: int, size: int, *, fixed: bool, replace: bool, huge: bool, page_size: int = PAGE_SIZE
+    ) -> int:
         """Where a mapping will be: exactly at `start`, or as `choose` says (__get_unmapped_area). Raises Errno."""
         size = page_align(size)
         if size > TASK_SIZE:
             raise Errno(errno.ENOMEM)
-        return self._check_fixed(start, size, replace) if fixed else self.choose(start & PAGE_MASK, size, huge=huge)
+        if not fixed:
+            return self.choose(start & PAGE_MASK, size, huge=huge, page_size=page_size)
+        if start % page_size and page_size > PAGE_SIZE:
+            raise Errno(errno.EINVAL)
+        return self._check_fixed(start, size, replace)
 
     def _check_fixed(self, start: int, size: int, replace: bool) -> int:
         if start + size > TASK_SIZE:
@@ -114,11 +121,11 @@ class AddressSpace:
             raise Errno(errno.EEXIST)
         return start
 
-    def choose(self, hint: int, size: int, *, huge: bool = False) -> int:
+    def choose(self, hint: int, size: int, *, huge: bool = False, page_size: int = PAGE_SIZE) -> int:
         """The hint if it is free, else the highest gap below the stack (get_unmapped_area). Raises Errno(ENOMEM).
 
         `huge` begins at a 2 MiB border if the size is a multiple of it, so that huge pages fit
-        (thp_get_unmapped_area).
+        (thp_get_unmapped_area). What has huge pages of a pool begins at a border of its `page_size`.
         """
         if huge and not hint and size % HPAGE_PMD_SIZE == 0:
             padded = self.vmas.gap(size + HPAGE_PMD_SIZE, self.manager.mmap_min_addr, self.mmap_base)
@@ -126,18 +133,17 @@ class AddressSpace:
                 return (padded & -HPAGE_PMD_SIZE) + HPAGE_PMD_SIZE
         if hint:
             hint = max(hint, MMAP_MIN_HINT, self.manager.mmap_min_addr)  # round_hint_to_min
+            hint += -hint % page_size
         if 0 < hint <= TASK_SIZE - size and not self.vmas.overlapping(hint, hint + size):
             above = self.vmas.find_next(hint)
             if above is None or hint + size <= above.start_gap:
                 return hint
-        gap = self.vmas.gap(size, self.manager.mmap_min_addr, self.mmap_base)
-        if gap is None:
-            gap = self.vmas.gap(
-                size, self.manager.mmap_min_addr, TASK_SIZE
-            )  # bottom-up is the last resort, above the base, too
-        if gap is None:
-            raise Errno(errno.ENOMEM)
-        return gap
+        padding = page_size - PAGE_SIZE
+        for ceiling in (self.mmap_base, TASK_SIZE):  # above the base, too, as a last resort
+            gap = self.vmas.gap(size + padding, self.manager.mmap_min_addr, ceiling)
+            if gap is not None:
+                return (gap + padding) & -page_size
+        raise Errno(errno.ENOMEM)
 
     def check_limits(self, pages: int, flags: int) -> None:
         """Whether so many more pages are within RLIMIT_AS and RLIMIT_DATA (may_expand_vm). Raises Errno(ENOMEM)."""
@@ -168,6 +174,7 @@ class AddressSpace:
         if vma.backing is not None:
             vma.backing.get()
         self.vmas.insert(vma, merge=merge)
+        self.manager.huge.enter(self, vma)
         self.peak_pages = max(self.peak_pages, self.total_pages)
 
     def unmap(self, start: int, size: int) -> None:
@@ -178,14 +185,27 @@ class AddressSpace:
         found = self.vmas.overlapping(start, end)
         if found and len(self.vmas) >= self.manager.max_map_count and found[0].start < start and end < found[0].end:
             raise Errno(errno.ENOMEM)  # it would split one VMA into two
+        self.check_split(start, end)
         self.manager.huge.split_borders(self, start, end)
         for piece in self.vmas.remove(start, end):
             self.forget(piece)
         if found:
             self.release(start, end, "munmap", free_tables=True)
 
+    def check_split(self, start: int, end: int) -> None:
+        """Whether VMAs can be cut at two addresses: those with huge pages of a pool only between them (may_split).
+
+        Raises Errno(EINVAL).
+        """
+        for border in (start, end):
+            vma = self.vmas.find(border)
+            if vma is not None and vma.start < border and border % vma.page_size:
+                raise Errno(errno.EINVAL)
+
     def forget(self, vma: Vma) -> None:
         """A VMA that was taken out is given up: what it held and what was promised on it."""
+        if vma.flags & VmaFlag.HUGETLB:
+            self.manager.hugetlb.close_vma(self, vma)
         if vma.flags & VmaFlag.ACCOUNT:
             self.manager.overcommit.uncharge(vma.pages)
         if vma.backing is not None:
@@ -302,7 +322,7 @@ class AddressSpace:
             self.forget(vma)
         if self.exe is not None:
             self.exe.put()
-        self.manager.huge.put_zero_page(self)
+        self.manager.huge.exit(self)
         self.page_table.free()
 
     # --- looking ----------------------------------------------------------------------------------------------------
@@ -323,11 +343,12 @@ class AddressSpace:
         return sum(vma.pages for vma in self.vmas if vma.flags & VmaFlag.LOCKED)
 
     def resident(self, memory: PhysicalMemory | None = None) -> int:
-        """Pages of 4 KiB that are present now; by default looking has no effect."""
+        """Pages of 4 KiB that are present now, those of pools not counted; by default looking has no effect."""
         plain = memory or self.manager.early
         return sum(
             self.manager.huge.size_of(entry) >> PAGE_SHIFT
             for vma in self.vmas
+            if not vma.flags & VmaFlag.HUGETLB
             for _, entry, _ in self.page_table.leaves(vma.start, vma.end, plain)
             if is_mapped(entry) and not is_special(entry)
         )

@@ -22,6 +22,7 @@ from .entry import KernelText
 from .exceptions import Errno
 from .frames import FrameAllocator
 from .huge_memory import HugeMemory
+from .hugetlb import Hugetlb
 from .layout import (
     DF_STACK_VA,
     DIRECT_MAP,
@@ -144,6 +145,7 @@ def _memory_manager(
     tagged = bool(machine.control.cr4 & Cr4.PCIDE)
     mask = percpu + PERCPU_USER_PCID_FLUSH_MASK if page_table.isolated else None
     tlb = TlbContexts(machine, memory, page_table.pgd, tagged=tagged, mode=asid, user_flush_mask=mask)
+    huge = HugeMemory(machine, memory, frames, pages, tlb, zero_pfn)
     return MemoryManager(
         memory,
         early,
@@ -155,7 +157,8 @@ def _memory_manager(
         Overcommit(frames.total, lambda: swap.total),
         zero_pfn,
         swap,
-        HugeMemory(machine, memory, frames, pages, tlb, zero_pfn),
+        huge,
+        Hugetlb(machine, memory, pages, tlb, huge),
     )
 
 

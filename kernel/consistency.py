@@ -29,6 +29,7 @@ from emu.pte import PAGE_SIZE
 from . import pti
 from .address_space import AddressSpace
 from .compound import Compound, Mapping
+from .hugetlb import HugetlbFile
 from .layout import TASK_SIZE
 from .pte import P, W, is_huge, is_mapped, is_special, pfn_of
 from .vma import VmaFlag
@@ -160,6 +161,24 @@ def _order(mapping: Mapping) -> tuple[int, int]:
     return mm.context_id, va
 
 
+def _pools(kernel: Kernel, spaces: list[AddressSpace]) -> Iterator[str]:
+    """A pool has the pages that are free and those that are used, and as many free ones as it promised."""
+    vmas = [(mm, vma, vma.backing) for mm in spaces for vma in mm.vmas if isinstance(vma.backing, HugetlbFile)]
+    compounds = kernel.pages.compounds.values()
+    for pool in kernel.manager.hugetlb.pools.values():
+        mine = [(mm, vma, file) for mm, vma, file in vmas if file.pool is pool]
+        waiting = sum(file.waiting(mm, vma) for mm, vma, file in mine)
+        waiting += sum(file.shared_waiting for file in {file for _, _, file in mine})
+        if pool.reserved != waiting:
+            yield f"{waiting} huge pages of {pool.size >> 20} MiB are promised, {pool.reserved} are counted"
+        if pool.reserved > len(pool.free):
+            yield f"{pool.reserved} huge pages of {pool.size >> 20} MiB are promised, {len(pool.free)} are free"
+        owned = [page for page in compounds if not page.is_transparent and page.order == pool.order]
+        used = [page for page in owned if page.mappings or page.is_cached]
+        if len(owned) != pool.total or len(used) != pool.total - len(pool.free):
+            yield f"a pool counts {pool.total} huge pages, {len(pool.free)} of them free; it has {len(used)} in use"
+
+
 def _totals(kernel: Kernel, spaces: list[AddressSpace], mappings: Mappings) -> Iterator[str]:
     pages = kernel.pages
     small = [pfn for pfn in mappings.parts if pages.compound(pfn) is None]
@@ -172,6 +191,7 @@ def _totals(kernel: Kernel, spaces: list[AddressSpace], mappings: Mappings) -> I
     mapped = len(whole | mappings.parts.keys())
     if pages.mapped_frames != mapped:
         yield f"{mapped} frames are mapped, the reverse mapping knows {pages.mapped_frames}"
+    yield from _pools(kernel, spaces)
     promised = sum(vma.pages for mm in spaces for vma in mm.vmas if vma.flags & VmaFlag.ACCOUNT)
     if kernel.manager.overcommit.committed != promised:
         yield f"{promised} pages are promised, {kernel.manager.overcommit.committed} are counted"

@@ -152,8 +152,10 @@ class FaultHandler:
     def _handle_mm_fault(self, mm: AddressSpace, vma: Vma, va: int, error_code: int) -> FaultResult:
         """Follow the tables to where they end: at a huge page, at a PMD where one may come, or at a PTE.
 
-        Raises Errno: ENOMEM, EFAULT beyond the end of a file, EIO.
+        Raises Errno: ENOMEM, EFAULT beyond the end of a file or of a pool of huge pages, EIO.
         """
+        if vma.flags & VmaFlag.HUGETLB:
+            return self._manager.hugetlb.fault(mm, vma, va, write=error_code & WRITE != 0)
         table, huge = mm.page_table, self._manager.huge
         place, level = table.find(va)
         if level > 1:

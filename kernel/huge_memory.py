@@ -56,7 +56,8 @@ class HugeMemory:
     """The knobs of transparent huge pages, and what is done to PMDs that map them.
 
     `enabled` and `defrag` are words of ENABLED and DEFRAG. `counts` are the thp_* lines of /proc/vmstat. `zero_pfn` is
-    the huge page of zeros that all reads of untouched memory share, while somebody needs it.
+    the huge page of zeros that all reads of untouched memory share, while somebody needs it. `spaces` are the address
+    spaces that khugepaged looks at.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class HugeMemory:
         self.enabled, self.defrag, self.use_zero_page = "madvise", "madvise", True
         self.zero_pfn: int | None = None
         self._zero_users = 0
+        self.spaces: dict[AddressSpace, None] = {}
         self.counts = dict.fromkeys(_COUNTS, 0)
 
     # --- who gets them ----------------------------------------------------------------------------------------------
@@ -85,6 +87,18 @@ class HugeMemory:
         """Whether a VMA has all of the aligned 2 MiB around an address (thp_vma_suitable_order)."""
         start = va & HPAGE_MASK
         return vma.start <= start and start + HPAGE_PMD_SIZE <= vma.end
+
+    def enter(self, mm: AddressSpace, vma: Vma) -> None:
+        """Khugepaged looks at an address space from now on, if this VMA may have huge pages (khugepaged_enter_vma)."""
+        if self.is_allowed(mm, vma):
+            self.spaces[mm] = None
+
+    def exit(self, mm: AddressSpace) -> None:
+        """An address space ends (khugepaged_exit, mm_put_huge_zero_folio)."""
+        self.spaces.pop(mm, None)
+        if mm.holds_huge_zero:
+            mm.holds_huge_zero = False
+            self._zero_users -= 1
 
     def may_reclaim(self, vma: Vma) -> bool:
         """Whether a fault shall wait for memory to be reclaimed, to get a huge page (vma_thp_gfp_mask)."""
@@ -114,12 +128,6 @@ class HugeMemory:
             mm.holds_huge_zero = True
             self._zero_users += 1
         return self.zero_pfn
-
-    def put_zero_page(self, mm: AddressSpace) -> None:
-        """An address space that ends holds it no more."""
-        if mm.holds_huge_zero:
-            mm.holds_huge_zero = False
-            self._zero_users -= 1
 
     def shrink(self) -> int:
         """Memory is short: give back what is kept in case it may be useful, the parts of huge pages that nobody maps
@@ -226,6 +234,10 @@ class HugeMemory:
             return HPAGE_PMD_SIZE
         return self._pages.frames_of(pfn_of(entry)) * PAGE_SIZE
 
+    def level_of(self, entry: int) -> int:
+        """The level of the page tables that an entry belongs to."""
+        return {PAGE_SIZE: 1, HPAGE_PMD_SIZE: 2}.get(self.size_of(entry), 3)
+
     def take_out(self, mm: AddressSpace, pmd: int) -> list[int]:
         """Empty an entry that maps a huge page (zap_huge_pmd). Returns the frame of the table that was put aside for
         it, if there was one, to be freed.
@@ -243,12 +255,14 @@ class HugeMemory:
 
         False if it is none any more: memory for the tables may have cost just this one.
         """
-        place = new.page_table.make_entry(va, level=2)
-        new.page_table.deposit()
         entry = self._memory.load64(pmd)
-        if not is_huge(entry):
-            new.page_table.free_tables([new.page_table.withdraw() >> PAGE_SHIFT])
-            return False
+        place = new.page_table.make_entry(va, level=self.level_of(entry))
+        if self.is_transparent(entry):
+            new.page_table.deposit()
+            entry = self._memory.load64(pmd)
+            if not is_huge(entry):
+                new.page_table.free_tables([new.page_table.withdraw() >> PAGE_SHIFT])
+                return False
         if entry & W:
             entry &= ~W
             self._memory.store64(pmd, entry)
@@ -266,7 +280,8 @@ class HugeMemory:
         """
         if new % HPAGE_PMD_SIZE or mm.page_table.entry_address(new) is not None:
             return False  # a table is there, even if it is empty
-        place, entry = mm.page_table.make_entry(new, level=2), self._memory.load64(pmd)
+        entry = self._memory.load64(pmd)
+        place = mm.page_table.make_entry(new, level=self.level_of(entry))
         mm.page_table.clear_huge(pmd)
         mm.page_table.set_huge(place, entry)
         if not is_special(entry):

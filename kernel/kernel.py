@@ -40,6 +40,7 @@ from .files.program import open_program
 from .files.sysctl import pid_max
 from .futex import Futexes
 from .huge_memory import ENABLED
+from .khugepaged import Khugepaged
 from .layout import KERNEL_STACK_PAGES, TASK_SIZE
 from .observed import Observed
 from .process import KernelStack, Process, first_registers
@@ -122,6 +123,7 @@ class Kernel(Observed):
         self.random = random.Random(machine.seed)
         self.user = UserMemory(machine, self._fault_in)
         self.faults = FaultHandler(self)
+        self.khugepaged = Khugepaged(self)
         self.futexes = Futexes(self)
         self.scheduler = Scheduler(self, finish_syscall)
         self.processes: list[Process] = []
@@ -334,6 +336,7 @@ class Kernel(Observed):
                 self.manager.vmalloc.free(self._cached_stacks.pop().bottom)
             self.file_system.close()
             self.manager.huge.free_zero_page()
+            self.manager.hugetlb.close()
             self.manager.swap.close()
 
     @property
@@ -343,7 +346,8 @@ class Kernel(Observed):
         stacks = sum(pages for _, pages in self.manager.vmalloc.areas)
         tables = sum(mm.page_table.table_count for mm in spaces)
         tables += self.manager.kernel_half.table_count - self._boot_tables
-        known = stacks + tables + self.page_cache.pages + self.pages.anonymous + self.manager.huge.kept_frames
+        huge = self.manager.huge.kept_frames + self.manager.hugetlb.frames
+        known = stacks + tables + self.page_cache.pages + self.pages.anonymous + huge
         return self.frames.used - self.boot_frames - known
 
     def leaks(self) -> dict[str, int]:
@@ -355,6 +359,8 @@ class Kernel(Observed):
             "anonymous pages": self.pages.anonymous,
             "compound pages": len(self.pages.compounds),
             "partly mapped huge pages": len(self.pages.deferred),
+            "reserved huge pages": sum(pool.reserved for pool in self.manager.hugetlb.pools.values()),
+            "huge pages of pools": self.manager.hugetlb.frames,
             "swap slots": self.manager.swap.used,
             "pids": len(self._pids),
             "committed pages": self.manager.overcommit.committed,

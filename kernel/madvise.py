@@ -15,6 +15,7 @@ from emu.pte import PAGE_SIZE, ErrorCode
 from .address_space import AddressSpace
 from .exceptions import Errno
 from .fault import FaultResult
+from .khugepaged import madvise_collapse
 from .layout import TASK_SIZE, page_align
 from .mprotect import change_flags
 from .pte import is_huge, is_mapped, is_special, is_swap, pfn_of, swap_place
@@ -81,17 +82,26 @@ def _will_need(kernel: Kernel, mm: AddressSpace, vma: Vma, start: int, end: int)
 @advice(4)
 def _dont_need(kernel: Kernel, mm: AddressSpace, vma: Vma, start: int, end: int) -> None:
     """MADV_DONTNEED: away with the pages; the promise stays."""
-    if vma.flags & _NO_LRU:
+    if vma.flags & VmaFlag.LOCKED:
         raise Errno(errno.EINVAL)
-    mm.release(start, end, "madvise")
+    _zap(mm, vma, start, end)
 
 
 @advice(24)
 def _dont_need_locked(kernel: Kernel, mm: AddressSpace, vma: Vma, start: int, end: int) -> None:
     """MADV_DONTNEED_LOCKED: also where they are locked."""
-    if vma.flags & VmaFlag.HUGETLB:
+    _zap(mm, vma, start, end)
+
+
+def _zap(mm: AddressSpace, vma: Vma, start: int, end: int) -> None:
+    """Take pages away, those of a pool as a whole (madvise_dontneed_free_valid_vma)."""
+    if start % vma.page_size:
         raise Errno(errno.EINVAL)
-    mm.release(start, end, "madvise")
+    end &= -vma.page_size
+    if end > start and vma.flags & VmaFlag.HUGETLB:
+        mm.manager.hugetlb.zap(mm, vma, start, end)
+    elif end > start:
+        mm.release(start, end, "madvise")
 
 
 def _own_pages(mm: AddressSpace, start: int, end: int, *, whole: bool = True) -> Iterator[tuple[int, int]]:
@@ -158,13 +168,11 @@ def _page_out(kernel: Kernel, mm: AddressSpace, vma: Vma, start: int, end: int) 
         kernel.reclaim.reclaim_page(pfn, wait=True)
 
 
-def _flag(number: int, *, on: int = 0, off: int = 0, refused: int = 0) -> None:
-    """Advice that only sets or clears flags of the VMA, unless it has some that refuse it."""
+def _flag(number: int, *, on: int = 0, off: int = 0) -> None:
+    """Advice that only sets or clears flags of the VMA."""
 
     @advice(number)
     def change(kernel: Kernel, mm: AddressSpace, vma: Vma, start: int, end: int) -> None:
-        if vma.flags & refused:
-            raise Errno(errno.EINVAL)
         flags = vma.flags & ~off | on
         if flags != vma.flags:
             change_flags(mm, start, end, flags)
@@ -172,11 +180,20 @@ def _flag(number: int, *, on: int = 0, off: int = 0, refused: int = 0) -> None:
 
 _flag(10, on=VmaFlag.DONT_COPY)  # MADV_DONTFORK
 _flag(11, off=VmaFlag.DONT_COPY)  # MADV_DOFORK
-_flag(14, on=VmaFlag.HUGE_PAGE, off=VmaFlag.NO_HUGE_PAGE, refused=VmaFlag.HUGETLB)  # MADV_HUGEPAGE
-_flag(15, on=VmaFlag.NO_HUGE_PAGE, off=VmaFlag.HUGE_PAGE, refused=VmaFlag.HUGETLB)  # MADV_NOHUGEPAGE
+_flag(15, on=VmaFlag.NO_HUGE_PAGE, off=VmaFlag.HUGE_PAGE)  # MADV_NOHUGEPAGE
 _flag(16, on=VmaFlag.DONT_DUMP)  # MADV_DONTDUMP
 _flag(17, off=VmaFlag.DONT_DUMP)  # MADV_DODUMP
 _flag(19, off=VmaFlag.WIPE_ON_FORK)  # MADV_KEEPONFORK
+
+
+advice(25)(madvise_collapse)
+
+
+@advice(14)
+def _huge_page(kernel: Kernel, mm: AddressSpace, vma: Vma, start: int, end: int) -> None:
+    """MADV_HUGEPAGE: huge pages here, please."""
+    changed = change_flags(mm, start, end, vma.flags & ~VmaFlag.NO_HUGE_PAGE | VmaFlag.HUGE_PAGE)
+    kernel.manager.huge.enter(mm, changed)
 
 
 @advice(18)

@@ -9,6 +9,7 @@ from typing import Any
 from .asid import TlbContexts
 from .frames import FrameAllocator
 from .huge_memory import HugeMemory
+from .hugetlb import Hugetlb
 from .layout import MMAP_MIN_ADDR
 from .memory import EarlyMemory, KernelMemory
 from .overcommit import Overcommit
@@ -37,6 +38,7 @@ class MemoryManager:
     zero_pfn: int
     swap: Swap
     huge: HugeMemory
+    hugetlb: Hugetlb
     context_ids: Any = field(default_factory=lambda: count(1))
     pte_inversion: bool = True
     """Whether entries that are not present name no memory (see `pte.py`)."""

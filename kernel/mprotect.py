@@ -87,7 +87,11 @@ def _change(mm: AddressSpace, vma: Vma, start: int, end: int, flags: int) -> Non
 
 
 def change_flags(mm: AddressSpace, start: int, end: int, flags: int) -> Vma:
-    """Give a range inside one VMA other flags, splitting and merging as needed (vma_modify_flags)."""
+    """Give a range inside one VMA other flags, splitting and merging as needed (vma_modify_flags).
+
+    Raises Errno(EINVAL) where that would cut a huge page of a pool.
+    """
+    mm.check_split(start, end)
     mm.manager.huge.split_borders(mm, start, end)
     for piece in mm.vmas.remove(start, end):
         piece.flags = flags
@@ -114,7 +118,7 @@ def _writable(mm: AddressSpace, vma: Vma, entry: int) -> bool:
     """Whether the page can be written without a fault that decides (can_change_pte_writable)."""
     if not vma.flags & VmaFlag.WRITE or is_special(entry):
         return False
-    if vma.flags & VmaFlag.SHARED:
-        return True
+    if vma.flags & (VmaFlag.SHARED | VmaFlag.HUGETLB):
+        return vma.flags & VmaFlag.SHARED != 0
     pfn = pfn_of(entry)
     return mm.manager.pages.is_anonymous(pfn) and mm.manager.pages.is_exclusive(pfn)

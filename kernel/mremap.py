@@ -30,6 +30,7 @@ def mremap(mm: AddressSpace, old: int, old_size: int, new_size: int, flags: int,
     """Change the size of a mapping, or its place. Returns where it is now. Raises Errno."""
     old_size, new_size = page_align(old_size) & MASK64, page_align(new_size) & MASK64
     _check(old, old_size, new_size, flags, new)
+    old_size, new_size = _check_pooled(mm, old, old_size, new_size, new)
     if flags & FIXED and old_size == new_size:
         return _move_all(mm, old, old_size, flags, new)
     if flags & (FIXED | DONTUNMAP):
@@ -45,7 +46,7 @@ def mremap(mm: AddressSpace, old: int, old_size: int, new_size: int, flags: int,
 
 
 def _choose(mm: AddressSpace, vma: Vma, hint: int, size: int) -> int:
-    return mm.choose(hint, size, huge=vma.backing is None)
+    return mm.choose(hint, size, huge=vma.backing is None, page_size=vma.page_size)
 
 
 def _check(old: int, old_size: int, new_size: int, flags: int, new: int) -> None:
@@ -65,6 +66,20 @@ def _check(old: int, old_size: int, new_size: int, flags: int, new: int) -> None
         return
     if new % PAGE_SIZE or new > TASK_SIZE - new_size or (old + old_size > new and new + new_size > old):
         raise Errno(errno.EINVAL)
+
+
+def _check_pooled(mm: AddressSpace, old: int, old_size: int, new_size: int, new: int) -> tuple[int, int]:
+    """Huge pages of a pool are moved as a whole, and none are added (align_hugetlb). Raises Errno(EINVAL).
+
+    Returns both sizes, rounded up.
+    """
+    vma = mm.vmas.find(old)
+    if vma is None or not vma.flags & VmaFlag.HUGETLB:
+        return old_size, new_size
+    old_size, new_size = (size + -size % vma.page_size for size in (old_size, new_size))
+    if old % vma.page_size or new % vma.page_size or new_size > old_size:
+        raise Errno(errno.EINVAL)
+    return old_size, new_size
 
 
 def _shrink(mm: AddressSpace, old: int, old_size: int, new_size: int) -> int:
@@ -146,6 +161,9 @@ def _move(mm: AddressSpace, vma: Vma, old: int, old_size: int, new_size: int, ne
     except Errno:  # no memory for a page table
         mm.unmap(new, new_size)
         raise
+    if vma.flags & VmaFlag.HUGETLB:  # what was promised to it is promised to the new one (clear_vma_resv_huge_pages)
+        for piece in mm.vmas.overlapping(old, old + old_size):
+            piece.flags |= VmaFlag.NO_RESERVE
     if keep:
         _leave_empty(mm, vma, old, old_size)
     elif old_size:
@@ -170,7 +188,7 @@ def _move_huge(mm: AddressSpace, old: int, new: int, size: int) -> None:
     huge.split_borders(mm, old, old + size)
     for va, entry, _ in list(table.leaves(old, old + size)):
         if is_huge(entry):
-            table.make_entry(new + va - old, level=2)
+            table.make_entry(new + va - old, level=huge.level_of(entry))
     pages = [(va, pmd) for va, entry, pmd in table.leaves(old, old + size) if is_huge(entry)]
     moved = [va for va, pmd in pages if huge.move_pmd(mm, va, new + va - old, pmd)]
     for va, _ in pages:

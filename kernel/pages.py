@@ -24,6 +24,7 @@ The counts are real words in guest memory, written at their kernel addresses.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
@@ -282,6 +283,24 @@ class Pages:
         self.forget_compound(pfn)
         self._frames.free(pfn)
 
+    def allocate_pooled(self, order: int, give_back: Callable[[int], object]) -> int:
+        """A compound page that nobody has a reference to, for a pool; `give_back` gets it each time that the last one
+        lets it go. Raises Errno(ENOMEM).
+        """
+        pfn = self._frames.allocate(order)
+        self._structs.make_compound(pfn, order, 0, 0, references=0)
+        self.compounds[pfn] = Compound(pfn, order, give_back, is_transparent=False)
+        return pfn
+
+    def free_pooled(self, pfn: int) -> None:
+        """The pool does not want it any more."""
+        self.forget_compound(pfn)
+        self._frames.free(pfn)
+
+    def clear_flags(self, pfn: int) -> None:
+        """A compound page of a pool is nobody's."""
+        self._memory.store_va(FLAGS_VA + STRUCT_PAGE_SIZE * pfn, PG_HEAD)
+
     def forget_compound(self, pfn: int) -> None:
         """The frames of a compound page belong together no more."""
         self._structs.clear(pfn, self.compounds.pop(pfn).order)
@@ -379,6 +398,17 @@ class Pages:
         if compound is None:
             return self.refcount(pfn) == 1
         return not compound.is_shared and self.refcount(pfn) == compound.mappings > 1
+
+    def is_used(self, pfn: int) -> bool:
+        """Whether somebody beside the page tables and the swap cache has a reference: the kernel itself, just now."""
+        compound = self.compounds.get(pfn & HEAD_MASK)
+        mappings = compound.mappings if compound is not None else len(self._mappings.get(pfn, ()))
+        return self.refcount(pfn) != mappings
+
+    def is_shared(self, pfn: int) -> bool:
+        """Whether more than one address space maps a page, or something of its compound page."""
+        compound = self.compounds.get(pfn & HEAD_MASK)
+        return compound.is_shared if compound is not None else len(self._mappings.get(pfn, ())) > 1
 
     # --- what the program does not need -----------------------------------------------------------------------------
 

@@ -85,16 +85,12 @@ def mapped_pages(kernel: Kernel, mm: AddressSpace, start: int, end: int) -> Iter
             yield MappedPage(va, entry, None, 0, is_anonymous=True)
             continue
         first, is_anonymous = pfn_of(entry), not is_special(entry) and _is_anonymous(kernel, pfn_of(entry))
+        compound = kernel.pages.compound(first)
+        entire = len(compound.entire) if compound is not None else 0
         for offset in range(max(start - va, 0), min(mm.manager.huge.size_of(entry), end - va), PAGE_SIZE):
             pfn = first + offset // PAGE_SIZE
-            mapcount = 0 if is_special(entry) else _mapcount(kernel, pfn)
+            mapcount = 0 if is_special(entry) else len(kernel.pages.mappings(pfn)) + entire
             yield MappedPage(va + offset, entry, pfn, mapcount, is_anonymous=is_anonymous)
-
-
-def _mapcount(kernel: Kernel, pfn: int) -> int:
-    """Entries that map a frame, those that map all of its compound page among them."""
-    compound = kernel.pages.compound(pfn)
-    return len(kernel.pages.mappings(pfn)) + (len(compound.entire) if compound else 0)
 
 
 def _is_anonymous(kernel: Kernel, pfn: int) -> bool:
@@ -122,6 +118,8 @@ class ResidentSet:
     referenced: int = 0
     swap: int = 0
     anonymous_huge: int = 0
+    shared_hugetlb: int = 0
+    private_hugetlb: int = 0
     pss: int = 0
     pss_dirty: int = 0
     pss_anonymous: int = 0
@@ -140,6 +138,10 @@ class ResidentSet:
             self.swap += PAGE_SIZE
             return
         if page.is_zero_page:
+            return
+        if vma.flags & VmaFlag.HUGETLB:  # they are in no other sum (smaps_hugetlb_range)
+            self.private_hugetlb += PAGE_SIZE * page.is_exclusive
+            self.shared_hugetlb += PAGE_SIZE * (not page.is_exclusive)
             return
         share = (PAGE_SIZE << PSS_SHIFT) // page.mapcount
         self._add_kind(page, vma, share)

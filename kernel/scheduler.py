@@ -132,6 +132,7 @@ class Scheduler:
         if self.jiffies % LOAD_PERIOD == 0:
             self.load.update(len(self.ready) + (self.current is not None))
         self._kernel.reclaim.tick()
+        self._kernel.khugepaged.tick()
 
     def start_timer(self) -> None:
         """Ask for the next interrupt: at the next tick, or when the first sleeper wants to be woken."""

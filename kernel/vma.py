@@ -45,6 +45,7 @@ class VmaFlag:
     LOCKED: Final = 0x2000
     LOCK_MASK: Final = 0x8_2000
     DONT_COPY: Final = 0x2_0000
+    DONT_EXPAND: Final = 0x4_0000
     LOCK_ON_FAULT: Final = 0x8_0000
     ACCOUNT: Final = 0x10_0000
     NO_RESERVE: Final = 0x20_0000
@@ -89,6 +90,11 @@ class Backing(Protocol):
     @property
     def size(self) -> int:
         """Bytes of the file."""
+        ...
+
+    @property
+    def page_size(self) -> int:
+        """Bytes of the pages that it has: more than 4096 for huge pages of a pool."""
         ...
 
     def page(self, index: int) -> int | None:
@@ -149,6 +155,11 @@ class Vma:
         return (self.end - self.start) >> PAGE_SHIFT
 
     @property
+    def page_size(self) -> int:
+        """Bytes of the pages that are delivered (vma_kernel_pagesize), transparent huge pages aside."""
+        return PAGE_SIZE if self.backing is None else self.backing.page_size
+
+    @property
     def is_shared(self) -> bool:
         """Whether writes are seen by others (VM_SHARED, or VM_MAYSHARE of a file that is open read-only)."""
         return self.flags & (VmaFlag.SHARED | VmaFlag.MAY_SHARE) != 0
@@ -172,6 +183,7 @@ class Vma:
         return (
             self.end == upper.start
             and self.flags == upper.flags
+            and not self.flags & VmaFlag.DONT_EXPAND
             and self.backing is upper.backing
             and self.page_offset + self.pages == upper.page_offset
         )

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import re
 
+from hugetlb_cases import HUGETLB_MACROS
 from memory_programs import memory_program
 
-__all__ = ["HUGE_CASES", "huge_program"]
+__all__ = ["COLLAPSES", "FAULTS", "FORKS", "SPLITS", "huge_program"]
 
 _SIZES = re.compile(r"(?:(\d+) \* )?\bMIB2\b")
 _MACROS = r"""
@@ -187,9 +188,39 @@ FORKS = {
         area; sweep 0x10000000, MIB2; in_child; in_child; sweep 0x10000000, 4 * PAGE; child_ends
         sweep 0x10001000, 4 * PAGE; child_ends; sweep 0x10000000, MIB2; sum 0x10000000, MIB2""",
 }
-HUGE_CASES = {**FAULTS, **SPLITS, **FORKS}
+SMALL = "anonymous 2 * MIB2, 3, AT, 0x10000000; mov rbx, 0x10000000;"
+COLLAPSES = {
+    "full of small pages": f"""{SMALL} sweep 0x10000000, 2 * MIB2; invoke MADVISE, rbx, 2 * MIB2, COLLAPSE; show rax
+        sum 0x10000000, 2 * MIB2; sweep 0x10000000, 2 * MIB2""",
+    "one page is enough": f"""{SMALL} mov [rbx + 5 * PAGE + 8], rbx; invoke MADVISE, rbx, MIB2, COLLAPSE; show rax
+        sum 0x10000000, MIB2; sweep 0x10000000, MIB2""",
+    "nothing is there": f"{SMALL} invoke MADVISE, rbx, 2 * MIB2, COLLAPSE; show rax; sweep 0x10000000, MIB2",
+    "one of two": f"""{SMALL} mov [rbx + MIB2], bl; invoke MADVISE, rbx, 2 * MIB2, COLLAPSE; show rax
+        sweep 0x10200000, MIB2""",
+    "pages of zeros": f"{SMALL} sum 0x10000000, MIB2; invoke MADVISE, rbx, MIB2, COLLAPSE; show rax; mov [rbx], bl",
+    "read only": f"""{SMALL} sweep 0x10000000, MIB2; invoke MPROTECT, rbx, MIB2, 1; invoke MADVISE, rbx, MIB2, COLLAPSE
+        show rax; sum 0x10000000, MIB2; mov [rbx], bl""",
+    "no rights": f"""{SMALL} sweep 0x10000000, MIB2; invoke MPROTECT, rbx, MIB2, 0; invoke MADVISE, rbx, MIB2, COLLAPSE
+        show rax; invoke MPROTECT, rbx, MIB2, 3; sum 0x10000000, MIB2; sweep 0x10000000, MIB2""",
+    "it is huge already": "area; sweep 0x10000000, MIB2; invoke MADVISE, rbx, MIB2, COLLAPSE; show rax",
+    "it was cut": """
+        area; sweep 0x10000000, MIB2; invoke MPROTECT, rbx, PAGE, 1; invoke MPROTECT, rbx, PAGE, 3
+        invoke MADVISE, rbx, MIB2, COLLAPSE; show rax; sum 0x10000000, MIB2; sweep 0x10000000, MIB2""",
+    "not those who want none": f"""{SMALL} sweep 0x10000000, MIB2; invoke MADVISE, rbx, MIB2, NOHUGEPAGE
+        invoke MADVISE, rbx, MIB2, COLLAPSE; show rax; invoke MADVISE, 0x10200000, PAGE, COLLAPSE; show rax
+        invoke PRCTL, 41, 1, 0, 0, 0; mov [rbx + MIB2], bl; invoke MADVISE, 0x10200000, MIB2, COLLAPSE; show rax""",
+    "less than it takes": f"""{SMALL} sweep 0x10000000, MIB2; invoke MADVISE, 0x10001000, MIB2, COLLAPSE; show rax
+        invoke MADVISE, 0x10000000, PAGE, COLLAPSE; show rax; anonymous PAGE, 3, AT, 0x20000000; mov [rax], al
+        invoke MADVISE, 0x20000000, PAGE, COLLAPSE; show rax""",
+    "a child's": f"""{SMALL} sweep 0x10000000, MIB2; in_child; sweep 0x10000000, 8 * PAGE
+        invoke MADVISE, rbx, MIB2, COLLAPSE; show rax; sweep 0x10000000, MIB2; child_ends; sweep 0x10000000, MIB2
+        sum 0x10000000, MIB2""",
+    "its own child's": """
+        area; sweep 0x10000000, MIB2; in_child; mov [rbx], bl; invoke MADVISE, rbx, MIB2, COLLAPSE; show rax
+        sweep 0x10000000, MIB2; child_ends; sweep 0x10000000, MIB2; sum 0x10000000, MIB2""",
+}
 
 
 def huge_program(body: str) -> str:
     """The source of a program whose main part is `body`."""
-    return memory_program(_SIZES.sub(lambda found: str(int(found[1] or 1) << 21), _MACROS + body))
+    return memory_program(_SIZES.sub(lambda found: str(int(found[1] or 1) << 21), _MACROS + HUGETLB_MACROS + body))

@@ -23,7 +23,6 @@ CONFIGURATIONS = {
     "populated": ({}, {"populate": True}),
     "little memory": ({"ram": "20M"}, {}),
     "huge pages": ({}, {"thp": "always"}),
-    "huge pages, access engine": ({"engine": "access"}, {"thp": "always"}),
 }
 SHORT = [
     program for program in PROGRAMS if program.stem in ("hello", "page_cross", "self_modify", "string_ops", "segv")
@@ -46,6 +45,15 @@ def test_without_a_tlb_a_program_does_the_same(program: Path, run_image: RunImag
     ended = run_image(assemble(program), {"tlb": False})
     assert ended.stdout == promised.stdout
     assert (ended.result.exit_code, ended.result.signal) == (promised.exit_code, promised.signal)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", PROGRAMS, **ids)
+def test_both_engines_count_the_same_with_huge_pages(program: Path, run_image: RunImage) -> None:
+    image, stdin = assemble(program), expectation(program.read_text()).stdin
+    runs = [run_image(image, {"engine": engine}, stdin=stdin, thp="always") for engine in ("trap", "access")]
+    assert runs[0].result.stats == runs[1].result.stats
+    assert runs[0].stdout == runs[1].stdout
 
 
 @pytest.mark.parametrize("policy", ["random", "fifo"])

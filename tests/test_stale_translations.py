@@ -66,6 +66,15 @@ CASES = {
         mov edi, 42; cmp qword ptr [rbx], 7; je 2f; mov edi, 7; 2:""",
         None,
     ),
+    "collapse": (
+        """
+        anonymous 0x200000, 3, 0x32, 0x10000000; mov rbx, rax; mov qword ptr [rbx], 7
+        invoke MADVISE, rbx, 0x200000, 25         # COLLAPSE copies the small page to a huge one
+        mov qword ptr [rbx], 42                   # to the huge page, or to the small one that is nobody's any more?
+        invoke FORK; test eax, eax; jnz 1f; invoke EXIT, 0; 1:
+        mov edi, [rbx]""",
+        None,
+    ),
     "split": (
         """
         anonymous 0x200000, 3, 0x32, 0x10000000; mov rbx, rax; invoke MADVISE, rbx, 0x200000, 14

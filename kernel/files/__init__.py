@@ -5,7 +5,7 @@ Read `inode.py` and `file.py` first, then `page_cache.py`: a page of a file is a
 
 from __future__ import annotations
 
-from . import proc, proc_maps, proc_status, proc_system, sysctl  # - they register generated files
+from . import huge_pages, proc, proc_maps, proc_status, proc_system, sysctl  # - they register generated files
 from .file import File
 from .file_system import FileSystem
 from .inode import Dentry, Inode
@@ -23,6 +23,7 @@ __all__ = [
     "PageCache",
     "Regular",
     "RegularFile",
+    "huge_pages",
     "proc",
     "proc_maps",
     "proc_status",

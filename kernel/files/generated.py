@@ -17,6 +17,8 @@ value:
     def swappiness(kernel: Kernel, value: int) -> None: ...
 
     swappiness.value(kernel)
+
+What is neither is a `setting`: one function writes its text, another one reads what people write.
 """
 
 from __future__ import annotations
@@ -50,6 +52,7 @@ __all__ = [
     "proc_link",
     "proc_links",
     "proc_threads",
+    "setting",
 ]
 
 Generator = Callable[["Kernel", "Process | None"], bytes]
@@ -58,6 +61,7 @@ Threads = Callable[["Kernel", "Process | None"], "list[Process]"]
 LinkTarget = Callable[["Kernel", "Process | None"], "Dentry | bytes"]
 LinkTargets = Callable[["Kernel", "Process | None"], "dict[bytes, Dentry]"]
 Setter = Callable[["Kernel", int], None]
+Store = Callable[["Kernel", bytes], None]
 Parts = tuple[bytes, ...]
 Maker = Callable[[SuperBlock, int, "Process | None"], Inode]
 """Makes an inode with a number for a process."""
@@ -138,6 +142,11 @@ def knob(path: str, *, default: int, minimum: int = 0, maximum: int = (1 << 31) 
     return register
 
 
+def setting(path: str, show: Generator, store: Store) -> None:
+    """Register a file with the functions for reading and for writing it; the latter may raise Errno."""
+    _FILES[_parts(path)] = partial(GeneratedFile, show, store=store)
+
+
 class Knob:
     """A number that people can set (struct ctl_table with proc_dointvec_minmax)."""
 
@@ -176,7 +185,7 @@ class GeneratedFile(Inode):
         sb: SuperBlock,
         number: int,
         process: Process | None,
-        store: Callable[[Kernel, bytes], None] | None = None,
+        store: Store | None = None,
     ) -> None:
         super().__init__(sb, stat.S_IFREG | (0o444 if store is None else 0o644), number=number)
         self.body, self.process, self.store = body, process, store

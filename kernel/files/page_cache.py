@@ -129,6 +129,7 @@ class Backed:
     """Whatever a memory mapping can have behind it: something with a `mapping` (a part of vma.Backing)."""
 
     mapping: Mapping
+    page_size = PAGE_SIZE
 
     @property
     def size(self) -> int:

@@ -38,8 +38,29 @@ def meminfo(kernel: Kernel, _process: Process | None) -> bytes:
         "SwapTotal": swap.total,
         "SwapFree": swap.total - swap.used,
         "Shmem": cache.charged,
+        "AnonHugePages": _anonymous_huge(kernel),
+        **dict.fromkeys(("ShmemHugePages", "ShmemPmdMapped", "FileHugePages", "FilePmdMapped"), 0),
     }
-    return b"".join(b"%-15s%9d kB\n" % (name.encode() + b":", count * PAGE_SIZE >> 10) for name, count in pages.items())
+    lines = b"".join(
+        b"%-15s%9d kB\n" % (name.encode() + b":", count * PAGE_SIZE >> 10) for name, count in pages.items()
+    )
+    return lines + _pools(kernel)
+
+
+def _anonymous_huge(kernel: Kernel) -> int:
+    """Pages of huge pages that are mapped as a whole (NR_ANON_THPS)."""
+    compounds = kernel.pages.compounds.values()
+    return sum(compound.frames for compound in compounds if compound.is_transparent and compound.entire)
+
+
+def _pools(kernel: Kernel) -> bytes:
+    """The pool of the default size, and what all pools have (hugetlb_report_meminfo)."""
+    pool = kernel.manager.hugetlb.default
+    counts = {"Total": pool.total, "Free": len(pool.free), "Rsvd": pool.reserved, "Surp": pool.surplus}
+    sizes = {"Hugepagesize": pool.size, "Hugetlb": kernel.manager.hugetlb.frames * PAGE_SIZE}
+    return b"".join(
+        b"HugePages_%-6s%8d\n" % (name.encode() + b":", count) for name, count in counts.items()
+    ) + b"".join(b"%-15s%9d kB\n" % (name.encode() + b":", size >> 10) for name, size in sizes.items())
 
 
 @proc_file("/proc/buddyinfo")

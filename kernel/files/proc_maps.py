@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from emu.pte import PAGE_SHIFT, PAGE_SIZE
+from emu.pte import PAGE_SHIFT
 
 from ..compound import HPAGE_PMD_SIZE
 from ..exceptions import Errno
@@ -30,7 +30,13 @@ NAME_COLUMN: Final = 72
 FLAG_NAMES: Final = {
     **{VmaFlag.READ: b"rd", VmaFlag.WRITE: b"wr", VmaFlag.EXEC: b"ex", VmaFlag.SHARED: b"sh"},
     **{VmaFlag.MAY_READ: b"mr", VmaFlag.MAY_WRITE: b"mw", VmaFlag.MAY_EXEC: b"me", VmaFlag.MAY_SHARE: b"ms"},
-    **{VmaFlag.GROWS_DOWN: b"gd", VmaFlag.LOCKED: b"lo", VmaFlag.DONT_COPY: b"dc", VmaFlag.LOCK_ON_FAULT: b"lf"},
+    **{
+        VmaFlag.GROWS_DOWN: b"gd",
+        VmaFlag.LOCKED: b"lo",
+        VmaFlag.DONT_COPY: b"dc",
+        VmaFlag.DONT_EXPAND: b"de",
+        VmaFlag.LOCK_ON_FAULT: b"lf",
+    },
     **{VmaFlag.ACCOUNT: b"ac", VmaFlag.NO_RESERVE: b"nr", VmaFlag.HUGETLB: b"ht", VmaFlag.WIPE_ON_FORK: b"wf"},
     **{VmaFlag.DONT_DUMP: b"dd", VmaFlag.HUGE_PAGE: b"hg", VmaFlag.NO_HUGE_PAGE: b"nh"},
 }
@@ -74,7 +80,7 @@ def smaps(kernel: Kernel, process: Process | None) -> bytes:
 
 
 def _smap(kernel: Kernel, mm: AddressSpace, vma: Vma) -> bytes:
-    sizes = {"Size": vma.end - vma.start, "KernelPageSize": PAGE_SIZE, "MMUPageSize": PAGE_SIZE}
+    sizes = {"Size": vma.end - vma.start, **dict.fromkeys(("KernelPageSize", "MMUPageSize"), vma.page_size)}
     huge = mm.manager.huge
     amounts = _amounts(sizes | _sums(resident_set(kernel, mm, vma), rollup=False))
     flags = b"".join(name + b" " for flag, name in FLAG_NAMES.items() if vma.flags & flag)
@@ -94,7 +100,7 @@ def smaps_rollup(kernel: Kernel, process: Process | None) -> bytes:
 
 
 def _sums(of: ResidentSet, *, rollup: bool) -> dict[str, int]:
-    """Bytes by name (__show_smap). What this kernel does not have, such as huge pages, is 0."""
+    """Bytes by name (__show_smap). What this kernel does not have is 0."""
     parts = {"Pss_Anon": of.pss_anonymous, "Pss_File": of.pss_file, "Pss_Shmem": of.pss_shmem} if rollup else {}
     return {
         "Rss": of.resident,
@@ -103,7 +109,7 @@ def _sums(of: ResidentSet, *, rollup: bool) -> dict[str, int]:
         **{"Private_Clean": of.private_clean, "Private_Dirty": of.private_dirty},
         **{"Referenced": of.referenced, "Anonymous": of.anonymous},
         **{"KSM": 0, "LazyFree": 0, "AnonHugePages": of.anonymous_huge, "ShmemPmdMapped": 0, "FilePmdMapped": 0},
-        **dict.fromkeys(("Shared_Hugetlb", "Private_Hugetlb"), 0),
+        **{"Shared_Hugetlb": of.shared_hugetlb, "Private_Hugetlb": of.private_hugetlb},
         **{"Swap": of.swap, "SwapPss": of.swap, "Locked": of.pss_locked >> PSS_SHIFT},
     }
 

@@ -80,6 +80,7 @@ def _memory(process: Process, there: ResidentSet) -> dict[str, int]:
     """Bytes by the names of status (task_mem)."""
     mm = process.mm
     code = _pages(mm, CODE_FLAGS, VmaFlag.EXEC)
+    hugetlb = there.shared_hugetlb + there.private_hugetlb
     text = min(_text_pages(process), code)
     pages = {
         **{"VmPeak": max(mm.peak_pages, mm.total_pages), "VmSize": mm.total_pages, "VmLck": mm.locked_pages},
@@ -87,7 +88,11 @@ def _memory(process: Process, there: ResidentSet) -> dict[str, int]:
         **{"VmRSS": there.resident // PAGE_SIZE, "RssAnon": there.anonymous // PAGE_SIZE},
         **{"RssFile": there.file // PAGE_SIZE, "RssShmem": there.shmem // PAGE_SIZE, "VmData": mm.data_pages},
         **{"VmStk": _pages(mm, VmaFlag.GROWS_DOWN, VmaFlag.GROWS_DOWN), "VmExe": text, "VmLib": code - text},
-        **{"VmPTE": mm.page_table.tables_below, "VmSwap": there.swap // PAGE_SIZE, "HugetlbPages": 0},
+        **{
+            "VmPTE": mm.page_table.tables_below,
+            "VmSwap": there.swap // PAGE_SIZE,
+            "HugetlbPages": hugetlb // PAGE_SIZE,
+        },
     }
     return {name: count << PAGE_SHIFT for name, count in pages.items()}
 

@@ -44,6 +44,7 @@ def vmstat(kernel: Kernel, _process: Process | None) -> bytes:
         "pgscan_kswapd": kernel.reclaim.scanned_by["background"],
         "pgscan_direct": kernel.reclaim.scanned_by["direct"],
         "oom_kill": kernel.oom_kills,
+        **{f"thp_{name}": count for name, count in kernel.manager.huge.counts.items()},
     }
     return b"".join(b"%s %d\n" % (name.encode(), count) for name, count in counts.items())
 

@@ -22,15 +22,12 @@ from . import syscall
 
 if TYPE_CHECKING:
     from ..files.file import File
+    from ..hugetlb import HugePool
     from ..kernel import Kernel
 
 __all__ = ["brk", "madvise", "may_lock", "mmap", "mprotect", "mremap", "munmap"]
 
 PROT_ALL: Final = 7
-
-
-HUGE_SIZES: Final = (0, 21, 30)
-"""Binary logarithms that MAP_HUGETLB may ask for; 0 is the default, 2 MiB."""
 
 
 class Map:
@@ -64,27 +61,63 @@ def mmap(kernel: Kernel, address: int, size: int, prot: int, flags: int, fd: int
     file = None if flags & Map.ANONYMOUS else kernel.current.files.file(fd & 0xFFFF_FFFF)
     if size == 0:
         raise Errno(errno.EINVAL)
-    if flags & Map.HUGETLB:
-        is_known = flags >> Map.HUGE_SHIFT & Map.HUGE_MASK in HUGE_SIZES
-        raise Errno(errno.ENOMEM if file is None and is_known else errno.EINVAL)  # no huge page is in a pool
+    pool = _pool(kernel, file, flags) if flags & Map.HUGETLB else None
+    page_size = pool.size if pool is not None else PAGE_SIZE
+    size += -size % page_size
     mm = kernel.current.mm
     start = mm.place(
         address,
         size,
         fixed=bool(flags & (Map.FIXED | Map.FIXED_NOREPLACE)),
         replace=not flags & Map.FIXED_NOREPLACE,
-        huge=file is None and not flags & Map.SHARED,
+        huge=file is None and not flags & (Map.SHARED | Map.HUGETLB),
+        page_size=page_size,
     )
     vm_flags = _vm_flags(prot, flags) | mm.lock_future
     if flags & Map.LOCKED and not may_lock(mm):
         raise Errno(errno.EPERM)
     mm.check_locked(page_align(size) >> PAGE_SHIFT, vm_flags)
+    if pool is not None:
+        return _map_pooled(kernel, mm, pool, start, size, vm_flags, flags)
     vm_flags, backing = _anonymous(kernel, vm_flags, flags, size) if file is None else _of_file(file, vm_flags, flags)
     if flags & Map.NORESERVE and kernel.manager.overcommit.mode != NEVER:
         vm_flags |= VmaFlag.NO_RESERVE
     mm.map(start, size, vm_flags, backing=backing, page_offset=offset >> PAGE_SHIFT, fixed=True)
     if flags & (Map.POPULATE | Map.NONBLOCK) == Map.POPULATE or vm_flags & VmaFlag.LOCKED:
         kernel.faults.populate(kernel.current, start, start + page_align(size))
+    return start
+
+
+def _pool(kernel: Kernel, file: File | None, flags: int) -> HugePool:
+    """The pool that MAP_HUGETLB means. Raises Errno(EINVAL)."""
+    if file is not None:
+        raise Errno(errno.EINVAL)
+    return kernel.manager.hugetlb.pool(flags >> Map.HUGE_SHIFT & Map.HUGE_MASK)
+
+
+def _map_pooled(
+    kernel: Kernel, mm: AddressSpace, pool: HugePool, start: int, size: int, vm_flags: int, flags: int
+) -> int:
+    """Map huge pages of a pool, which are promised now unless MAP_NORESERVE says not to (hugetlbfs_file_mmap)."""
+    kind = flags & Map.TYPE
+    if kind not in (Map.SHARED, Map.PRIVATE, Map.SHARED_VALIDATE) or flags & Map.GROWSDOWN:
+        raise Errno(errno.EINVAL)
+    file = kernel.manager.hugetlb.file(pool, mm, size, shared=kind != Map.PRIVATE)
+    populates = vm_flags & VmaFlag.LOCKED or flags & (Map.POPULATE | Map.NONBLOCK) == Map.POPULATE
+    vm_flags = vm_flags & ~VmaFlag.LOCK_MASK | VmaFlag.HUGETLB | VmaFlag.DONT_EXPAND
+    if file.is_shared:
+        vm_flags |= VmaFlag.SHARED | VmaFlag.MAY_SHARE
+    if flags & Map.NORESERVE:
+        vm_flags |= VmaFlag.NO_RESERVE
+    else:
+        file.promise()
+    try:
+        mm.map(start, size, vm_flags, backing=file, fixed=True)
+    except Errno:
+        file.withdraw()
+        raise
+    if populates:
+        kernel.faults.populate(kernel.current, start, start + size)
     return start
 
 

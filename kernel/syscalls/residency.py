@@ -108,7 +108,7 @@ def _set_locked(mm: AddressSpace, start: int, end: int, locked: int) -> None:
             break
         low, at = max(vma.start, start), min(vma.end, end)
         flags = vma.flags & ~VmaFlag.LOCK_MASK | locked
-        if flags != vma.flags:
+        if flags != vma.flags and not vma.flags & VmaFlag.HUGETLB:  # what is in a pool stays in memory anyway
             change_flags(mm, low, at, flags)
     if at < end:
         raise Errno(errno.ENOMEM)
@@ -143,7 +143,7 @@ def mlockall(kernel: Kernel, flags: int) -> int:
 def _lock_all(mm: AddressSpace, locked: int) -> None:
     for vma in list(mm.vmas):
         flags = vma.flags & ~VmaFlag.LOCK_MASK | locked
-        if flags != vma.flags:
+        if flags != vma.flags and not vma.flags & VmaFlag.HUGETLB:
             change_flags(mm, vma.start, vma.end, flags)
 
 
