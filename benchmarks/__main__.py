@@ -119,9 +119,9 @@ def measure(program: Program, effort: Effort) -> Speed:
     return Speed(program.name, program.what, instructions, accesses, misses, mips)
 
 
-def syscalls_per_second(effort: Effort) -> float:
+def syscalls_per_second(effort: Effort, *, pti: bool = False) -> float:
     """getpid() in a loop."""
-    engine = Cr3(NULL_SYSCALL.image(), "trap")
+    engine = Cr3(NULL_SYSCALL.image(), "trap", pti=pti)
     rounds = max(round(effort.seconds / (seconds_of(lambda: engine.run(100)) / 100)), 1)
     return rounds / median([seconds_of(lambda: engine.run(rounds)) for _ in range(effort.repetitions)])
 
@@ -203,7 +203,11 @@ def bench(effort: Effort) -> dict[str, Any]:
     """Measure and tell everything; returns the numbers."""
     begin, used = time.perf_counter(), time.process_time()
     speeds = compare_engines(effort)
-    single = {"system calls/s": syscalls_per_second(effort), "minor page faults/s": faults_per_second(effort)}
+    single = {
+        "system calls/s": syscalls_per_second(effort),
+        "system calls/s, PTI": syscalls_per_second(effort, pti=True),
+        "minor page faults/s": faults_per_second(effort),
+    }
     share = (time.process_time() - used) / (time.perf_counter() - begin)
     single["cr3 run programs/hello.asm, seconds"] = start_up(effort)
     if effort is not QUICK:

@@ -127,10 +127,10 @@ class Naive(Flat):
 class Cr3:
     """The machine and its kernel, with all counters."""
 
-    def __init__(self, image: Image, engine: str, *, caches: bool = False) -> None:
+    def __init__(self, image: Image, engine: str, *, caches: bool = False, pti: bool = False) -> None:
         self.machine = Machine(engine=engine, caches=caches)
         self._begin = image.address_of("begin")
-        kernel = Kernel(self.machine)
+        kernel = Kernel(self.machine, pti=pti)
         kernel.spawn(image)
         kernel.run(until="done")
 
