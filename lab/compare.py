@@ -178,7 +178,9 @@ def crossed(options: Options, axes: Mapping[str, Sequence[Any]]) -> list[tuple[s
 
 
 def _matrix_label(chosen: Mapping[str, Any]) -> str:
-    return " ".join(f"{key.replace('_', '-')}={SWITCH.get(value, value)}" for key, value in chosen.items())
+    """The combination as it would be typed; a seed of 1 is no switch that is on."""
+    words = {key: SWITCH[value] if isinstance(value, bool) else value for key, value in chosen.items()}
+    return " ".join(f"{key.replace('_', '-')}={word}" for key, word in words.items())
 
 
 def label(options: Options) -> str:

@@ -159,7 +159,8 @@ def compare(
     Without PROGRAM a suite of workloads is compared. With --curve the rate of system calls and the working set
     are swept, and published points are shown beside.
     """
-    axes = {key: values for matrix in matrices for key, values in matrix.items()}
+    axes = _axes(matrices)
+    _check_outputs(json_file, csv_file, report_file)
     _check(options, axes, curve=curve, stdin=stdin_file is not None, report=report_file is not None)
     from .compare_plot import check_plot
 
@@ -169,7 +170,7 @@ def compare(
         outputs = [result_file(name, files) for name in (json_file, csv_file, plot_file, report_file)]
         stdin = stdin_file.read() if stdin_file else b""
         report = _measure(options, axes, stdin, curve=curve, repeat=repeat, jobs=jobs, report=report_file is not None)
-        report.render(console(sys.stderr if json_file == "-" else sys.stdout))
+        report.render(console(sys.stderr if "-" in (json_file, csv_file, report_file) else sys.stdout))
         json_output, csv_output, plot_output, page_output = outputs
         if json_output is not None:
             json_output.write(json.dumps(report.as_dict(), indent=2) + "\n")
@@ -182,12 +183,30 @@ def compare(
     return _verdict(report, options)
 
 
+def _axes(matrices: Sequence[Mapping[str, list[Any]]]) -> dict[str, list[Any]]:
+    """All `--matrix` together. Raises click.UsageError for a key that comes twice."""
+    axes: dict[str, list[Any]] = {}
+    for matrix in matrices:
+        if twice := axes.keys() & matrix.keys():
+            raise click.UsageError(f"--matrix has {_key(min(twice))} twice; write {_key(min(twice))}=A,B")
+        axes |= matrix
+    return axes
+
+
+def _check_outputs(*names: str | None) -> None:
+    """Refuse two kinds of results on one stream. Raises click.UsageError."""
+    if names.count("-") > 1:
+        raise click.UsageError("only one of --json, --csv and --report can be standard output")
+
+
 def _check(options: Options, axes: Mapping[str, Sequence[Any]], *, curve: bool, stdin: bool, report: bool) -> None:
     """Refuse options that exclude each other. Raises click.UsageError."""
     if curve and (options.programs or axes):
         raise click.UsageError("--curve has programs and machines of its own")
     if not options.programs and (stdin or click.get_current_context().meta.get(ARGUMENTS)):
         raise click.UsageError("the suite's programs take neither arguments nor standard input")
+    if not options.programs and "ram" in axes:
+        raise click.UsageError("the suite's programs have the memory that they need: leave out ram")
     if not options.programs and report:
         raise click.UsageError("--report shows one program on several machines: give a PROGRAM")
     if any(file.endswith(":rw") for file in options.files):

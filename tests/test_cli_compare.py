@@ -153,6 +153,40 @@ def test_the_first_of_a_matrix_is_the_baseline() -> None:
     assert runs[0]["overhead"] == 0 > runs[2]["overhead"]
 
 
+def test_a_combination_is_called_as_it_is_typed() -> None:
+    axes = {"seed": [1, 2], "thp": ["always"], "pti": [True]}
+    names = [name for name, _ in crossed(Options(programs=("x",)), axes)]
+    assert names == ["seed=1 thp=always pti=on", "seed=2 thp=always pti=on"]
+
+
+def test_huge_pages_are_an_axis_like_any_other() -> None:
+    """Two aligned pieces of 2 MiB: with huge pages two faults, and hardly a miss, whatever the isolation."""
+    touching = """
+        .bss
+        .balign 4096
+    memory: .zero 6 << 20
+        .text
+    _start:
+        lea     rbx, [rip + memory + 0x1fffff]
+        and     rbx, -0x200000
+        mov     ecx, 1024
+    1:  mov     byte ptr [rbx], 1
+        add     rbx, 4096
+        dec     ecx
+        jnz     1b
+        xor     edi, edi
+        mov     eax, 60
+        syscall
+    """
+    runs = compared(source(touching), "--matrix", "thp=never,always", "--matrix", "pti=off,on")["runs"]
+    assert [(run["stats"]["config"]["thp"], run["pti"]) for run in runs] == [
+        *(("never", "off"), ("never", "on"), ("always", "off"), ("always", "on")),
+    ]
+    faults = [run["stats"]["faults"]["minor"] for run in runs]
+    assert faults[0] == faults[1] > 1024 > 100 > faults[2] == faults[3]
+    assert runs[3]["overhead"] < 0
+
+
 def test_a_key_alone_takes_all_values() -> None:
     runs = compared(source(FEW_CALLS), "--matrix", "tlb-policy,pti")["runs"]
     assert [run["stats"]["config"]["tlb_policy"] for run in runs] == [
@@ -178,6 +212,12 @@ def test_a_key_alone_takes_all_values() -> None:
         (["--file", "a:/a:rw", "x.asm"], ":rw"),
         (["--csv", "/nowhere/at/all.csv", "x.asm"], "/nowhere/at/all.csv"),
         (["--", "argument"], "suite"),
+        (["--matrix", "pti=on", "--matrix", "pcid,pti", "x.asm"], "pti twice"),
+        (["--matrix", "thp=sometimes", "x.asm"], "sometimes"),
+        (["--matrix", "ram=1M,2M"], "leave out ram"),
+        (["--json", "-", "--csv", "-", "x.asm"], "only one"),
+        (["--repeat", "0", "x.asm"], "--repeat"),
+        (["--json", "/proc/x.json", "x.asm"], "/proc/x.json"),
     ],
 )
 def test_what_cannot_be_is_one_message_and_exit_code_2(arguments: list[str], message: str) -> None:
@@ -217,6 +257,13 @@ def test_people_get_the_causes_and_the_price_of_a_call() -> None:
     shown = cr3("compare", "--jobs", 1, source(FEW_CALLS)).stdout
     for line in ("overhead", "cycles each system call", "CR3 writes", "page walks of the user", "exit code 3"):
         assert line in shown
+
+
+def test_rows_on_standard_output_are_alone_there() -> None:
+    done = cr3("compare", "--jobs", 1, "--pti", "off", "--csv", "-", source(FEW_CALLS))
+    rows = list(csv.DictReader(done.stdout.splitlines()))
+    assert [(row["machine"], row["pti"], row["thp"]) for row in rows] == [("PTI off", "off", "madvise")]
+    assert "cycles by cause" in done.stderr
 
 
 def test_a_row_for_each_run_and_seed(tmp_path: Path) -> None:
