@@ -26,6 +26,8 @@ BEFORE, AFTER = 24, 64
 MEMORY: Final = 512
 """Bytes shown of memory."""
 WORD: Final = 8
+FILLING: Final = b"\xcc\xcc"
+"""INT3 after INT3: what fills a page behind kernel code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +131,11 @@ def _disassembled(session: Session, image: Image, start: int, rip: int) -> Itera
     while left and (segment is None or va < segment.end):
         code = _code_bytes(session, image, va)
         one = decode(code)
+        if va != rip and (one is None or code[:2] == FILLING):
+            return
         yield CodeLine(va, labels.get(va, ""), _named(text(code, va), labels) if one else "(bad)", sources.get(va, ""))
         va += one.size if one else 1
         left -= va > rip
-        if not code or one is None or one.name == "int3":  # what fills a page behind the code
-            return
 
 
 def _named(instruction: str, labels: dict[int, str]) -> str:
