@@ -17,10 +17,19 @@ from small_programs import small_program
 from emu import Machine, TripleFault
 from emu.assembler import assemble, assemble_source
 from emu.image import Image
-from emu.pte import ADDRESS_MASK, PAGE_SIZE, ErrorCode
+from emu.pte import ADDRESS_MASK, PAGE_SIZE, ErrorCode, Pte
 from kernel import Kernel, KernelPanic, consistency
 from kernel.events import PageFaultEvent
-from kernel.layout import CPU_ENTRY_AREA, DF_STACK_VA, ENTRY_STACK_VA, GDT_VA, IDT_VA, TSS_VA
+from kernel.layout import (
+    CPU_ENTRY_AREA,
+    DF_STACK_VA,
+    DIRECT_MAP,
+    ENTRY_STACK_VA,
+    GDT_VA,
+    IDT_VA,
+    TSS_VA,
+    VMEMMAP,
+)
 from kernel.pti import inconsistencies
 
 PROGRAMS = Path(__file__).parent.parent / "programs"
@@ -63,7 +72,74 @@ def test_without_pcids_both_writes_flush(make_kernel: MakeKernel) -> None:
     assert per_call(make_kernel, pti=True, pcid=False) == {"flush": 2, "noflush": 0}
 
 
+FAULTS = """
+    .bss
+    .balign 4096
+memory: .zero 400 * 4096
+    .text
+_start: lea rbx, [rip + memory]; mov ecx, {count}
+1:      mov byte ptr [rbx], 1; add rbx, 4096; dec ecx; jnz 1b
+        xor edi, edi; mov eax, 60; syscall"""
+TICKS = "_start: mov rcx, {count} * 6700000; 1: dec rcx; jnz 1b; xor edi, edi; mov eax, 60; syscall"
+
+
+@pytest.mark.parametrize(("program", "some"), [(FAULTS, 10), (TICKS, 2)], ids=["exceptions", "interrupts"])
+@pytest.mark.parametrize(
+    ("options", "writes"),
+    [
+        ({"pti": False}, {"flush": 0, "noflush": 0}),
+        ({"pti": True}, {"flush": 0, "noflush": 2}),
+        ({"pti": True, "pcid": False}, {"flush": 2, "noflush": 0}),
+    ],
+    ids=["off", "PCID", "no PCID"],
+)
+def test_exceptions_and_interrupts_write_cr3_on_their_way_in_and_out_too(
+    program: str, some: int, options: dict[str, Any], writes: dict[str, int], make_kernel: MakeKernel
+) -> None:
+    """A page fault for each new page; a timer interrupt after every 4 ms of arithmetic."""
+
+    def counted(count: int) -> tuple[dict[str, int], int]:
+        kernel = make_kernel(**options)
+        entries = []
+        kernel.on("mode_switch", lambda event: entries.append(event.cpl == 0))
+        kernel.spawn(assemble_source(program.format(count=count)))
+        return kernel.run().stats["cr3_writes"], sum(entries)
+
+    (few, entered_few), (many, entered_many) = counted(some), counted(3 * some)
+    entries = entered_many - entered_few
+    assert entries >= 2 * (some // 2)
+    assert {kind: many[kind] - few[kind] for kind in many} == {kind: entries * n for kind, n in writes.items()}
+
+
+BAD_RETURN = "handle SIGSEGV, handler; handle SIGUSR1, spoil; raise SIGUSR1; show 1"
+SPOIL = """
+spoil:   mov rax, 0x8000000000000000; mov [rdx + UC_RIP], rax; ret     # no canonical address: IRET refuses it
+handler: show [rsi + SI_CODE]; mov edi, 5; mov eax, EXIT; syscall"""
+
+
+@pytest.mark.parametrize("options", [{"pti": False}, {"pti": True}, {"pti": True, "pcid": False}])
+def test_a_return_that_the_processor_refuses_finds_the_kernels_page_tables_again(
+    options: dict[str, Any], run_image: RunImage
+) -> None:
+    """The fault is the kernel's, at its last instruction, when CR3 and GS are the user's already (fixup_bad_iret)."""
+    ended = run_image(assemble_source(signal_program(BAD_RETURN, SPOIL)), **options)
+    assert (ended.stdout, ended.result.exit_code) == (b"0000000000000080\n", 5)
+
+
 # --- what user mode can reach -------------------------------------------------------------------------------------
+
+
+def test_without_isolation_kernel_pages_are_global_and_with_it_only_the_trampoline_is(make_kernel: MakeKernel) -> None:
+    def is_global(kernel: Kernel, va: int) -> bool:
+        leaf = kernel.page_walk(kernel.processes[0], va).steps[-1].entry
+        return bool(leaf & Pte.G)
+
+    for pti in (False, True):
+        kernel = make_kernel(pti=pti)
+        kernel.spawn(small("nop"))
+        others = [DIRECT_MAP, VMEMMAP, kernel.processes[0].stack.bottom, min(kernel.text.functions)]
+        assert [is_global(kernel, va) for va in others] == [not pti] * len(others)
+        assert all(is_global(kernel, va) for va in (IDT_VA, ENTRY_STACK_VA, *kernel.text.entry))
 
 
 def mapped(kernel: Kernel, table: int, level: int = 4, base: int = 0) -> Iterator[int]:
