@@ -87,8 +87,7 @@ class _Core:
     """The second Unicorn, which executes what will not retire."""
 
     def __init__(self, machine: Machine, window: Window, code: dict[str, int]) -> None:
-        self._main = machine.cpu.uc
-        ram = machine.ram
+        main, ram = machine.cpu.uc, machine.ram
         self.uc = uc_api.Uc(uc_const.UC_ARCH_X86, uc_const.UC_MODE_64)
         self.uc.mem_map(0, 2 * PAGE_SIZE)  # not yet RAM: the SYSRET that it starts with is no guest's
         enter_ring3(self.uc)
@@ -101,7 +100,8 @@ class _Core:
         core = Softcore(self.uc)
         self._gprs, self._handle = core.gprs, ctypes.c_void_p(core._handle)
         window.uc, window.env = core._handle, core.env
-        self._context = self._main.context_save()
+        self._context = main.context_save()
+        self._main, self._registers = main._uch, self._context.context
         self._add_hooks(machine.state, code)
         window.end = WindowEnd.FAULT
         self.go_on()  # to nowhere: Unicorn forgets the SYSRET of `enter_ring3`, and asks where that was
@@ -120,8 +120,8 @@ class _Core:
 
     def take_over(self, rip: int) -> None:
         """Take the registers of the processor as they are now, all but RIP."""
-        self._main.context_update(self._context)
-        self.uc.context_restore(self._context)
+        uclib.uc_context_save(self._main, self._registers)
+        uclib.uc_context_restore(self._handle, self._registers)
         self._gprs[RIP] = rip
         uclib.uc_ctl(self._handle, FLUSH_COMMAND)
 
@@ -173,6 +173,8 @@ class Transient:
         word = ctypes.c_int64
         self._forwards = ctypes.CFUNCTYPE(word, word, word)(code["forwards_entry"])
         self._place = ctypes.CFUNCTYPE(word, word, word)(code["window_place_entry"])
+        self._keep = ctypes.CFUNCTYPE(None, *[word] * 5)(code["keep_entry"])
+        self._keep_ranges()
         self._drop = ctypes.CFUNCTYPE(None, word, word)(code["drop_entry"])
         machine.cpu.on_speculation = self._open_for
 
@@ -206,7 +208,7 @@ class Transient:
         if self._core is None:
             self._core = _Core(self._machine, self._window, self._code)
         s, w = self._state, self._window
-        kept = [(at, ctypes.string_at(at, size)) for at, size in self._kept()]
+        self._keep(*self._kept, False)
         listeners, recorded = s.listeners, s.recorded
         walks, fills = sum(s.walks_by), self._fills()
         w.clock, w.capacity = self._machine.clock.now, capacity
@@ -216,19 +218,21 @@ class Transient:
         end = self._execute(self._core)
         walks, fills = sum(s.walks_by) - walks, self._fills() - fills
         s.in_window, s.listeners, s.recorded = 0, listeners, recorded
-        for at, data in kept:
-            ctypes.memmove(at, data, len(data))
+        self._keep(*self._kept, True)
         self._tell(cause, address, rip, end, walks, fills)
 
     def _fills(self) -> int:
         """Lines that the first-level caches had to be brought."""
         return int(self._state.cache[CacheLevel.L1D].misses + self._state.cache[CacheLevel.L1I].misses)
 
-    def _kept(self) -> list[tuple[int, int]]:
-        """Host address and size of each range of `KEPT`, and of what each cache counts."""
+    def _keep_ranges(self) -> None:
+        """Prepare to copy the ranges of `KEPT`, and what each cache counts."""
         ranges = [_range(State, self._address, first, last) for first, last in KEPT]
-        caches = (ctypes.addressof(array) for array in self._state.cache)
-        return ranges + [_range(CacheArray, address, "hits", "evictions") for address in caches]
+        ranges += [_range(CacheArray, ctypes.addressof(array), "hits", "evictions") for array in self._state.cache]
+        self._ranges = (ctypes.c_uint64 * (2 * len(ranges)))(*(word for one in ranges for word in one))
+        self._copies = ctypes.create_string_buffer(sum(size for _, size in ranges))
+        places = (ctypes.addressof(self._ranges), len(ranges), ctypes.addressof(self._copies))
+        self._kept = (self._address, *places)
 
     def _execute(self, core: _Core) -> WindowEnd:
         """Execute the window that was prepared, to its end."""
@@ -247,9 +251,8 @@ class Transient:
         code = self._machine.ram.read(pa, first) + self._machine.ram.read(w.second_pa, size - first)
         if 2 * self._known > BLOCKS:
             self._forget_blocks()
+        core.forget_code()  # it may have been translated before it was changed, and not executed then
         place = self._blocks[self._place(self._address, w.block_key)]
-        if place.key:
-            core.forget_code()
         self._known += not place.key
         place.key, place.checksum, place.barrier = w.block_key, w.checksum, _barrier(code)
 

@@ -344,6 +344,19 @@ def window_place_entry(state: Any, key: Any) -> Any:
     return _place(window_at(state_at(state, 0).window, 0), key)
 
 
+@entry(void(word, word, word, word, word))
+def keep_entry(state: Any, ranges: Any, count: Any, copies: Any, restores: Any) -> None:
+    """Copy ranges of memory (pairs of host address and size) to one behind the other, or from there back."""
+    s = state_at(state, 0)
+    for number in range(count):
+        place, size = words(ranges)[2 * number], words(ranges)[2 * number + 1]
+        if restores:
+            call(s.memmove, (place, copies, size))
+        else:
+            call(s.memmove, (copies, place, size))
+        copies += size
+
+
 @entry(void(word, word))
 def drop_entry(state: Any, va: Any) -> None:
     """What a page fault at an address does to the TLBs (SDM 4.10.4.1)."""
