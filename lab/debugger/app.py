@@ -48,6 +48,8 @@ LOGGED: Final = (
 """Events in the log."""
 LOG_SPAN: Final = 2 * TICK
 """Instructions before a position whose events are in the log."""
+PATIENCE: Final = 0.7
+"""Seconds after which a person wants to know that something is being done."""
 CHOICES: Final = ("walk", "memory", "tlb", "vmas", "log", "output")
 """Panels that share a place on a small screen, in the order of their keys."""
 
@@ -132,7 +134,7 @@ class DebuggerApp(App[None]):
         self._wants_interrupt = threading.Event()
         self.bench = Bench(options, stdin, is_interrupted=self._wants_interrupt.is_set)
         self._wanted: deque[Callable[[], str]] = deque()
-        self._is_busy = False
+        self._is_busy = self._is_going = False
         self._view: View | None = None
         self._before: View | None = None
         self._events: tuple[Happened, ...] = ()
@@ -205,14 +207,21 @@ class DebuggerApp(App[None]):
         self._wanted.append(verb)
         if not self._is_busy:
             self._is_busy = True
+            self.set_timer(PATIENCE, self._tell_what_takes_long)
             self._working()
+
+    def _tell_what_takes_long(self) -> None:
+        if self._wanted or self._is_going:
+            self._say("running; Esc interrupts")
 
     @work(thread=True)
     def _working(self) -> None:
         """In a thread: do what is wanted, show it, and when there is nothing more, find the events for the log."""
         while True:
             while self._wanted:
+                self._is_going = True
                 said, wrong = self._done(self._wanted.popleft())
+                self._is_going = False
                 self.call_from_thread(self._show, self.bench.debugger.ask(view, self.bench.memory_va), said, wrong)
             self._find_events()
             if self.call_from_thread(self._is_all_done):
@@ -221,13 +230,14 @@ class DebuggerApp(App[None]):
     def _done(self, verb: Callable[[], str]) -> tuple[str, bool]:
         """Do one thing. Returns what there is to say, and whether something was wrong."""
         timeline = self.bench.debugger.timeline
+        self._wants_interrupt.clear()
         try:
             return verb(), False
         except InputError as error:
             return str(error), True
         except Interrupted as interruption:
             self._wanted.clear()
-            self._wants_interrupt.clear()
+            self._wants_interrupt.clear()  # to go there must not be interrupted
             self.bench.debugger.go(max(interruption.position, timeline.position))
             return "interrupted", False
 
@@ -245,7 +255,9 @@ class DebuggerApp(App[None]):
         return not self._is_busy
 
     def _show(self, seen: View, said: str, wrong: bool) -> None:
-        self._before, self._view, self._events = self._view, seen, ()
+        if self._view is not None and seen.cycle != self._view.cycle:
+            self._before, self._events = self._view, ()
+        self._view = seen
         self._say(said, wrong=wrong)
         self._draw()
 

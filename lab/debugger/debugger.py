@@ -81,7 +81,7 @@ class Debugger:
         self.timeline = Timeline(options, stdin, stdout, stderr, is_interrupted=is_interrupted)
         self.options = options
         entries, exits = self.timeline.ask(look.borders)
-        self._entries, self._exits = ([AtAddress(va) for va in border] for border in (entries, exits))
+        self._entries, self._exits = entries, exits
         self.quiet = QUIET_SIGNALS
         self._told: tuple[int, int] | None = None  # where a signal was told, and where it is delivered
         self.origin = 0
@@ -182,19 +182,20 @@ class Debugger:
 
     def _next_user(self, after: int, pid: int | None = None) -> int:
         """Position at which a process is in user mode again, or the end."""
-        while (hit := self.timeline.find_first(self._exits, after=after)) is not None:
+        exits = [AtAddress(va, pid=pid) for va in self._exits]
+        while (hit := self.timeline.find_first(exits, after=after)) is not None:
             moment = self.timeline.glance(hit.position + 1)
-            if moment.cpl == USER and pid in (None, moment.pid):
+            if moment.cpl == USER:
                 return moment.position
             after = hit.position
         return self.timeline.end()
 
     def _last_user(self, before: int, pid: int | None = None) -> int:
         """The last position before another at which a process was in user mode, or 0."""
-        while (hit := self.timeline.find_last(self._entries, before=before)) is not None:
+        entries = [AtAddress(va, pid=pid) for va in self._entries]
+        while (hit := self.timeline.find_last(entries, before=before)) is not None:
             for position in (hit.position, hit.position - 1):  # a fault, or an instruction that is done: SYSCALL
-                moment = self.timeline.glance(position)
-                if moment.cpl == USER and pid in (None, moment.pid):
+                if self.timeline.glance(position).cpl == USER:
                     return position
             before = hit.position
         return 0

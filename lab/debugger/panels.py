@@ -1,7 +1,7 @@
 """The panels of the full-screen debugger: each turns a `View` into lines of text, with what changed marked.
 
-Drawing is done by pure functions: (view now, view before, room) to lines. A line may stand for an address, which is
-where a click on it leads.
+Drawing is done by pure functions of a `Scene` and the columns of room there are. A line may stand for an address, which
+is where a click on it leads.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Scene:
-    """What is drawn: the view, the one before, breakpoints, events, output; `width` columns of room."""
+    """What is drawn: the view and the one where the run was before, and what was set, happened and written."""
 
     now: View
     before: View | None
