@@ -17,7 +17,7 @@ from transient_programs import forbidden_program
 from emu import Machine
 from emu.assembler import assemble_source
 from emu.cache_state import CacheLevel, CacheUse
-from emu.events import TransientEvent
+from emu.events import CacheFill, TransientEvent
 from emu.pte import ADDRESS_MASK, Pte
 from emu.state import TlbKind
 from kernel import Kernel
@@ -194,6 +194,40 @@ def test_a_page_that_is_not_present_gives_what_the_l1_data_cache_has_at_its_addr
         assert held == ({SECRET} if leaks else set())
         assert len(bench.events) == leaks
         assert bench.bare.machine.caches.holds(CacheLevel.LLC, SECRET_FRAME) == cached
+
+
+ENDS = f"mov rcx, {KERNEL + SECRET_FRAME:#x}; mov al, [rcx]"
+"""The bench waits for this fault; on a part that checks in time it opens no window."""
+
+
+@pytest.mark.parametrize("is_slow", [True, False])
+def test_a_branch_that_waits_for_memory_is_guessed_and_the_wrong_path_leaves_its_translations(is_slow: bool) -> None:
+    bench = Bench(FIXED, caches=True)
+    flush = "clflush [rbx]; mfence" if is_slow else "nop"
+    guessed = f"mov ebx, {ARRAY}; mov byte ptr [rbx], 1; {flush}; cmp byte ptr [rbx], 0; jne 1f"
+    assert bench.run(f"{guessed}; mov rdx, [rbx + 7 * 4096]; ud2; 1: {ENDS}") == ({0, 7} if is_slow else {0})
+    assert [(event.cause, event.end) for event in bench.events] == ([("branch", "fault")] if is_slow else [])
+    assert bench.bare["rdx"] == 0
+
+
+def test_a_return_is_guessed_to_lead_behind_its_call() -> None:
+    bench = Bench(FIXED, caches=True)
+    code = "call 1f; mov rdx, [rbx + 5 * 4096]; ud2; 1: lea rdx, [rip + 2f]; mov [rsp], rdx; clflush [rsp]; mfence; ret"
+    assert bench.run(f"mov ebx, {ARRAY}; {code}; 2: {ENDS}") == {5}
+    assert [(event.cause, event.loads) for event in bench.events] == [("return", 1)]
+
+
+def test_the_lines_that_a_window_brings_are_told_and_take_no_time() -> None:
+    bench = Bench(caches=True)
+    bench.bare.machine.caches.access(SECRET_FRAME, CacheUse.READ)
+    fills: list[CacheFill] = []
+    bench.bare.machine.events.on("cache_fill", fills.append)
+    assert bench.run(f"{STEAL}; {TOUCH}") == {SECRET}
+    (event,) = bench.events
+    (line,) = (fill for fill in fills if fill.pa == bench.frames[SECRET])
+    assert (line.cache, line.use, line.cycle) == ("l1d", "read", event.cycle)
+    assert event.fills == sum(fill.cycle == event.cycle for fill in fills)
+    assert [happened.cycle for happened in fills] == sorted(happened.cycle for happened in fills)
 
 
 def assert_windows_change_nothing(seed: int, **machine: object) -> int:
