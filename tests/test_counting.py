@@ -82,14 +82,15 @@ def registers(bare: Bare) -> Registers:
 def single_stepped(bare: Bare) -> list[Registers]:
     """Run with TF set; the registers after each instruction (a REP is one, and INT ends the program)."""
     states: list[Registers] = []
-    current = instruction_at(bare, bare.cpu.rip)
+    current, va, is_unfinished = instruction_at(bare, bare.cpu.rip), bare.cpu.rip, False
 
     def note(frame: Frame) -> None:
-        nonlocal current
+        nonlocal current, va, is_unfinished
+        if is_unfinished:
+            del states[-1]
         states.append((*bare.cpu.gprs[:4], frame.rsp, *bare.cpu.gprs[5:16], frame.rip))
-        if current.rep and len(states) > 1 and states[-2][-1] == frame.rip:
-            del states[-2]
-        current = instruction_at(bare, frame.rip)
+        is_unfinished = current.rep and frame.rip == va
+        current, va = instruction_at(bare, frame.rip), frame.rip
 
     bare.on[DB] = note
     bare.cpu.rflags |= Rflags.TF
