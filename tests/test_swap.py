@@ -15,9 +15,9 @@ from small_programs import small_program
 from emu import InputError, Machine
 from emu.assembler import assemble_source
 from emu.image import Image
-from kernel import Kernel
+from kernel import Kernel, SyscallEvent
 from kernel.policies import policy_names
-from kernel.pte import is_mapped, is_swap, swap_place
+from kernel.pte import is_mapped, is_swap, pfn_of, swap_place
 from kernel.vma import VmaFlag
 
 PAGES = 2048
@@ -352,3 +352,85 @@ def test_the_out_of_memory_killer_names_its_victim() -> None:
         r"^cr3: out of memory: killed program.asm \(pid 1\), which had (\d+) pages .* 255 in swap", outcome.stderr, re.M
     )
     assert killed is not None and 100 < int(killed[1]) < 512
+
+
+# --- reference bits, dirty bits, and the TLB ------------------------------------------------------
+
+
+@pytest.mark.parametrize(("skip", "seen"), [(set(), [True, True]), ({"young"}, [True, False])])
+def test_a_use_is_seen_again_only_if_the_tlb_forgot_the_page(
+    make_kernel: MakeKernel, skip: set[str], seen: list[bool]
+) -> None:
+    """The processor sets A when it walks. Where the translation is still in the TLB, it does not walk."""
+    kernel = make_kernel(swap="1M")
+    kernel.manager.tlb.skip |= skip
+    process = kernel.spawn(fill(1, "invoke GETPID; mov rax, [rbx]; invoke GETPID"))
+    asked: list[bool] = []
+
+    @kernel.on("syscall")
+    def ask(event: SyscallEvent) -> None:
+        if event.name == "getpid":
+            asked.append(kernel.reclaim.referenced(pfn_of(process.mm.page_table.lookup(top(kernel) - 4096))))
+
+    kernel.run()
+    assert asked == seen
+
+
+@pytest.mark.parametrize(("skip", "kept"), [(set(), b"b"), ({"clean"}, b"a")])
+def test_a_write_after_writeback_is_lost_if_the_tlb_still_holds_the_page_as_dirty(
+    make_kernel: MakeKernel, tmp_path: Path, skip: set[str], kept: bytes
+) -> None:
+    path = tmp_path / "data"
+    path.write_bytes(bytes(4096))
+    kernel = make_kernel(files={"/data:rw": path})
+    kernel.manager.tlb.skip |= skip
+    kernel.spawn(
+        small("""
+        lea     rdi, [rip + path]
+        invoke  2, rdi, 2                           # open
+        mov     r12, rax
+        invoke  MMAP, 0, 4096, 3, 1, r12, 0
+        mov     rbx, rax
+        mov     byte ptr [rbx], 0x61
+        invoke  74, r12                             # fsync
+        mov     byte ptr [rbx], 0x62
+        invoke  EXIT, 0
+        .data
+    path:
+        .asciz  "/data"
+        .text
+        """)
+    )
+    assert kernel.run().exit_code == 0
+    kernel.close()
+    assert path.read_bytes()[:1] == kept
+
+
+def test_swappiness_weighs_anonymous_pages_against_those_of_files(make_kernel: MakeKernel, tmp_path: Path) -> None:
+    path = tmp_path / "data"
+    path.write_bytes(bytes(160 * 4096))
+    swapped = []
+    for value in (0, 60, 200):
+        kernel = make_kernel(SMALL, swap="16M", files={"/data": path})
+        kernel.knobs["/proc/sys/vm/swappiness"] = value
+        kernel.spawn(
+            fill(
+                160,
+                f"""
+                lea     rdi, [rip + path]
+                invoke  2, rdi, 0
+                invoke  MMAP, 0, {160 * 4096}, 1, 2, rax, 0
+                mov     rbx, rax
+                {check(160)}
+                anonymous {200 * 4096}, 3, 0x8022   # MAP_POPULATE: so much memory is wanted now
+                invoke  EXIT, 0
+                .data
+            path:
+                .asciz  "/data"
+                .text
+                """,
+            )
+        )
+        assert kernel.run().exit_code == 0
+        swapped.append(kernel.manager.swap.writes)
+    assert swapped[0] == 0 < swapped[1] < swapped[2]

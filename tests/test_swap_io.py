@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -111,3 +115,53 @@ def test_neighbours_come_along_if_the_knob_says_so(run_image: RunImage) -> None:
     assert ended.stdout == b"%016x\n" % 11
     assert ended.result.stats["swap"] == {"in": 2, "out": 2}
     assert ended.result.stats["faults"]["major"] == 1
+
+
+# --- a file that fails ----------------------------------------------------------------------------
+
+SIGBUS = 7
+FILLED = f"{OUT}; invoke GETPID"
+
+
+def interfered(make_kernel: MakeKernel, body: str, path: Path, interfere: Callable[[], object]) -> tuple[Kernel, bytes]:
+    """Run a program, and do something to its swap file when it asks for its pid: its pages are out then."""
+    stdout = io.BytesIO()
+    kernel = make_kernel(swap="64k", swap_file=path, stdout=stdout)
+    kernel.spawn(image(f"{FILLED}; {body}"))
+    kernel.on("syscall", lambda event: interfere() if event.name == "getpid" else None)
+    kernel.run()
+    return kernel, stdout.getvalue()
+
+
+def test_a_swap_file_that_is_cut_off_ends_who_needs_it_and_nobody_else(make_kernel: MakeKernel, tmp_path: Path) -> None:
+    path = tmp_path / "swap"
+    body = """
+    invoke  FORK
+    test    eax, eax
+    jnz     1f
+    mov     rax, [rbx]                  # cannot be had any more
+    show    rax
+1:  show    8                           # what is in memory goes on
+    invoke  WAIT4, -1, rsp, 0, 0
+    mov     eax, [rsp]
+    show    rax
+    """
+    kernel, stdout = interfered(make_kernel, body, path, lambda: os.truncate(path, 4096))
+    assert stdout == b"%016x\n" % 8 + b"%016x\n" % SIGBUS
+    assert kernel.manager.swap.error == f"cannot read from {path}: Input/output error"
+
+
+def test_a_system_call_that_needs_what_is_lost_fails(make_kernel: MakeKernel, tmp_path: Path) -> None:
+    path = tmp_path / "swap"
+    body = "invoke WRITE, 1, rbx, 8; show rax"
+    _, stdout = interfered(make_kernel, body, path, lambda: os.truncate(path, 4096))
+    assert stdout == b"%016x\n" % (-14 & 2**64 - 1)  # EFAULT
+
+
+def test_a_swap_file_that_is_deleted_is_still_there_for_who_has_it_open(
+    make_kernel: MakeKernel, tmp_path: Path
+) -> None:
+    path = tmp_path / "swap"
+    kernel, stdout = interfered(make_kernel, "mov rax, [rbx]; show rax", path, path.unlink)
+    assert stdout == b"%016x\n" % 5
+    assert kernel.manager.swap.error is None
