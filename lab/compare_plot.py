@@ -37,10 +37,10 @@ PAGE: Final = """<!doctype html>
 """
 
 
-def check_plot(name: str) -> None:
+def check_plot(name: str, formats: Sequence[str] = FORMATS) -> None:
     """Refuse a file that cannot become a picture. Raises InputError."""
-    if Path(name).suffix not in FORMATS:
-        raise InputError(f"--plot {name}: the name must end in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
+    if Path(name).suffix not in formats:
+        raise InputError(f"--plot {name}: the name must end in {', '.join(formats[:-1])} or {formats[-1]}")
     if find_spec("matplotlib") is None:
         raise InputError("--plot needs matplotlib: pip install 'cr3-lab[plot]'")
 

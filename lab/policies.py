@@ -12,24 +12,33 @@ and nobody else who wants them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
+
+import numpy as np
+import numpy.typing as npt
 
 from emu import InputError
-from emu.events import AccessEvent, InstructionEvent
+from emu.columns import CODES
 from emu.pte import PAGE_SHIFT
 from kernel.policies import Optimal, find_policy, next_uses
 
+from .parallel import in_parallel
 from .session import Session
 
-__all__ = ["Recording", "ReplayBits", "as_dict", "compare", "frame_counts", "plot", "record", "replay"]
+__all__ = ["FORMATS", "Recording", "ReplayBits", "as_dict", "compare", "frame_counts", "plot", "record", "replay"]
 
-USER: Final = 3
+Rows = npt.NDArray[Any]
+_USE: Final = np.dtype([("seq", "<u8"), ("page", "<u8"), ("write", "?")])
+_NOTHING: Final[Rows] = np.empty(0, _USE)
+END: Final = 1 << 63
+"""Later than everything."""
 TICK: Final = 1000
 """References between two ticks of a policy's clock."""
+FORMATS: Final = (".svg", ".png", ".pdf")
+"""Of plots."""
 FEW: Final = 16
 """So many numbers of frames are tried one by one; of a wider range each is twice the one before."""
 
@@ -60,28 +69,64 @@ class Recording:
         return len(set(self.pages))
 
 
-def record(session: Session) -> Recording:
-    """Listen to a session, before it runs. Pages of different processes are different pages."""
+@contextmanager
+def record(session: Session) -> Iterator[Recording]:
+    """What a session does while the block lasts: afterwards it can be replayed. Pages of different processes are
+    different pages.
+    """
     recording = Recording()
+    order = _Order(recording)
+    with session.kernel.record("instruction", "access", mode="user", sink=order.take):
+        yield recording
+    order.settle(END)
 
-    def use(pid: int, va: int, size: int, write: bool) -> None:
-        space = pid << 52
-        recording.use(space | va >> PAGE_SHIFT, write)
-        last = va + max(size, 1) - 1 >> PAGE_SHIFT
-        if last != va >> PAGE_SHIFT:
-            recording.use(space | last, write)
 
-    def instruction(event: InstructionEvent) -> None:
-        if event.cpl == USER:
-            use(event.pid, event.va, event.size, False)
+class _Order:
+    """Brings rows into the order in which things happened: they come table by table."""
 
-    def access(event: AccessEvent) -> None:
-        if event.cpl == USER:
-            use(event.pid, event.va, event.size, event.kind == "write")
+    def __init__(self, recording: Recording) -> None:
+        self._recording = recording
+        self._waiting: dict[str, list[Rows]] = {"instruction": [], "access": []}
+        self._seen = dict.fromkeys(self._waiting, 0)
 
-    session.kernel.on("instruction", instruction)
-    session.kernel.on("access", access)
-    return recording
+    def take(self, name: str, rows: Rows) -> None:
+        """Rows of one table. They can be ordered as far as the other table has come."""
+        self._waiting[name].append(_uses(rows))
+        self._seen[name] = int(rows["seq"][-1])
+        self.settle(min(self._seen.values()))
+
+    def settle(self, last: int) -> None:
+        """Note the pages of what happened up to a number."""
+        uses = np.concatenate([_NOTHING, *(some for table in self._waiting.values() for some in table)])
+        uses = uses[np.argsort(uses["seq"], kind="stable")]
+        now = int(np.searchsorted(uses["seq"], last, side="right"))
+        self._note(uses[:now])
+        # What is left is in order already, whichever table it is from.
+        self._waiting = {"instruction": [uses[now:]], "access": []}
+
+    def _note(self, uses: Rows) -> None:
+        """A page that is used many times in a row counts once."""
+        if not len(uses):
+            return
+        first = np.flatnonzero(np.append(True, uses["page"][1:] != uses["page"][:-1]))
+        pages, writes = uses["page"][first].tolist(), np.logical_or.reduceat(uses["write"], first)
+        self._recording.use(pages[0], bool(writes[0]))
+        self._recording.pages += pages[1:]
+        self._recording.writes += writes[1:].tobytes()
+
+
+def _uses(rows: Rows) -> Rows:
+    """When, which page, and whether it was written; twice for what crosses into the next page."""
+    uses = np.empty(len(rows), _USE)
+    uses["seq"], uses["write"] = rows["seq"], False
+    if "kind" in (rows.dtype.names or ()):
+        uses["write"] = rows["kind"] == CODES["kind"].index("write")
+    space = rows["pid"].astype(np.uint64) << np.uint64(52)
+    uses["page"] = space | rows["va"] >> np.uint64(PAGE_SHIFT)
+    beyond = uses.copy()
+    beyond["page"] = space | (rows["va"] + np.maximum(rows["size"], 1) - np.uint64(1)) >> np.uint64(PAGE_SHIFT)
+    crossing = beyond["page"] != uses["page"]
+    return np.insert(uses, np.flatnonzero(crossing) + 1, beyond[crossing])
 
 
 class ReplayBits:
@@ -146,36 +191,40 @@ def _evict(victim: int, removed: Callable[[int], None], resident: set[int], bits
 
 # --- policies x frames ----------------------------------------------------------------------------------------------
 
-_recording = Recording()
-"""What a worker process replays: it is sent once, not with every task."""
+FEW_REFERENCES: Final = 2_000_000
+"""With fewer in all replays together it takes longer to start processes than to replay."""
 
 
-def _start_worker(recording: Recording) -> None:
-    global _recording
-    _recording = recording
+@dataclass(frozen=True)
+class Curve:
+    """What one process does: a policy, with each number of frames."""
 
+    policy: str
+    recording: Recording
+    frames: Sequence[int]
 
-def _task(name: str, frames: int) -> int:
-    return replay(name, _recording, frames)
+    def faults(self) -> list[int]:
+        """More frames than pages make no difference."""
+        distinct = self.recording.distinct
+        counted = {
+            count: replay(self.policy, self.recording, count) for count in {min(n, distinct) for n in self.frames}
+        }
+        return [counted[min(count, distinct)] for count in self.frames]
 
 
 def compare(
-    recording: Recording, policies: Sequence[str], frames: Sequence[int], progress: Callable[[int, int], object]
+    recording: Recording, policies: Sequence[str], frames: Sequence[int], jobs: int | None = None
 ) -> dict[str, list[int]]:
-    """Faults by policy, one for each number of frames. `progress` hears how many replays of how many are done.
+    """Faults by policy, one for each number of frames; `jobs` processes at a time, by default one for each core.
 
     Raises InputError for a policy that there is not.
     """
     for name in policies:
         find_policy(name)
-    total = len(policies) * len(frames)
-    with ProcessPoolExecutor(initializer=_start_worker, initargs=(recording,)) as pool:
-        tasks = {pool.submit(_task, name, count): (name, count) for name in policies for count in frames}
-        faults = {}
-        for done, task in enumerate(as_completed(tasks), 1):
-            faults[tasks[task]] = task.result()
-            progress(done, total)
-    return {name: [faults[name, count] for count in frames] for name in policies}
+    if len(recording.pages) * len(policies) * len(frames) < FEW_REFERENCES:
+        jobs = 1
+    curves = [Curve(name, recording, frames) for name in policies]
+    return dict(zip(policies, in_parallel(Curve.faults, curves, jobs=jobs, what="policies"), strict=True))
 
 
 def frame_counts(text: str) -> list[int]:
@@ -212,15 +261,11 @@ def as_dict(programs: Sequence[str], recording: Recording, frames: list[int], fa
     }
 
 
-def plot(path: str, title: str, frames: list[int], faults: dict[str, list[int]]) -> None:
-    """Draw faults against frames into an SVG, PNG or PDF file. Raises InputError if that cannot be."""
-    if Path(path).suffix not in (".svg", ".png", ".pdf"):
-        raise InputError(f"--plot {path}: the name must end in .svg, .png or .pdf")
-    try:
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import MaxNLocator
-    except ImportError:
-        raise InputError('--plot needs matplotlib: pip install "cr3-lab[plot]"') from None
+def plot(file: IO[bytes], suffix: str, title: str, frames: list[int], faults: dict[str, list[int]]) -> None:
+    """Draw faults against frames."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     for index, (name, counts) in enumerate(faults.items()):
@@ -230,7 +275,4 @@ def plot(path: str, title: str, frames: list[int], faults: dict[str, list[int]])
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend()
-    try:
-        figure.savefig(path)
-    except OSError as error:
-        raise InputError(f"--plot {path}: {error.strerror}") from None
+    figure.savefig(file, format=suffix[1:])

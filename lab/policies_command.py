@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from .compare_commands import jobs_option
+from .files import whole_binary_file
 from .options import Options, ProgramCommand, machine_options, programs_argument
 from .running import begin, run_session
 from .terminal import Status
@@ -34,8 +38,11 @@ __all__ = ["policies"]
 @click.option("--policy", "chosen", metavar="LIST", help="Only these policies, by name or as FILE.py:CLASS.")
 @click.option("--plot", "plot_file", metavar="FILE", help="Draw the curves (.svg, .png, .pdf); needs matplotlib.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
+@jobs_option
 @machine_options
-def policies(options: Options, frames: str, chosen: str | None, plot_file: str | None, as_json: bool) -> None:
+def policies(
+    options: Options, frames: str, chosen: str | None, plot_file: str | None, as_json: bool, jobs: int | None
+) -> None:
     """Count page faults under every replacement policy.
 
     The programs run once, with as much memory as they want, and the order in which they use their pages (code and
@@ -45,18 +52,20 @@ def policies(options: Options, frames: str, chosen: str | None, plot_file: str |
     begin(options)
     from kernel.policies import find_policy, policy_names
 
-    from .policies import as_dict, compare, frame_counts, plot
+    from .compare_plot import check_plot
+    from .policies import FORMATS, as_dict, compare, frame_counts, plot
 
     counts, names = frame_counts(frames), chosen.split(",") if chosen else policy_names()
     for name in names:
         find_policy(name)
-    recording = _record(options)
-    done = [0, 0]
-    status = Status(lambda: f"{done[0]} of {done[1]} replays")
-    with status.running():
-        faults = compare(recording, names, counts, lambda *now: done.__setitem__(slice(None), now))
-    if plot_file:
-        plot(plot_file, " ".join(options.programs), counts, faults)
+    with ExitStack() as files:
+        if plot_file is not None:
+            check_plot(plot_file, FORMATS)
+            output = files.enter_context(whole_binary_file(plot_file))
+        recording = _record(options)
+        faults = compare(recording, names, counts, jobs)
+        if plot_file is not None:
+            plot(output, Path(plot_file).suffix, " ".join(options.programs), counts, faults)
     if as_json:
         click.echo(json.dumps(as_dict(options.programs, recording, counts, faults), indent=2))
     else:
@@ -70,8 +79,8 @@ def _record(options: Options) -> Recording:
     status = Status(lambda: f"{session.machine.state.instructions:,} instructions recorded")
     stderr = status.beside(sys.stderr.buffer)
     session = Session(options, sys.stdin.buffer, stderr, stderr)
-    recording = record(session)
-    run_session(session, status)
+    with record(session) as recording:
+        run_session(session, status)
     return recording
 
 

@@ -77,8 +77,8 @@ def test_with_enough_frames_every_page_faults_once(name: str) -> None:
 
 def test_fifo_has_beladys_anomaly_on_the_shipped_program() -> None:
     session = Session(Options(programs=(str(PROGRAMS / "belady.asm"),)))
-    recording = record(session)
-    assert session.run().exit_code == 0
+    with record(session) as recording:
+        assert session.run().exit_code == 0
     first = min(recording.pages)
     assert [page - first for page in recording.pages] == BELADY
     assert [replay("fifo", recording, frames) for frames in (3, 4)] == [9, 10]

@@ -192,11 +192,11 @@ def faults() -> Figure:
 def swap() -> Figure:
     """Faults of one recorded program, by frames and policy."""
     run = session("quicksort", max_instructions=300_000)
-    recording = record(run)
-    run.run()
+    with record(run) as recording:
+        run.run()
     counts = list(range(4, 33, 2))
     names = ("fifo", "clock", "lru", "opt")
-    counted = compare_policies(recording, list(names), counts, lambda *_: None)
+    counted = compare_policies(recording, names, counts)
     figure = Figure(figsize=(8, 3.8), layout="constrained")
     axes = figure.subplots()
     for name, marker, colour in zip(names, "osv^", (RED, ORANGE, BLUE, GREY), strict=True):
