@@ -146,7 +146,8 @@ class BlockTable:
         block.branch = _branch(instructions[-1], code) & MASK64
         block.is_watched = bool(watched)
         is_told = any(one.name in TOLD for one in instructions)
-        block.is_plain = not watched and not is_told and s.block_va % PAGE_SIZE + len(code) <= PAGE_SIZE
+        asks = watched or is_told or instructions[-1].name == "iretq"  # where it is, from one of its hooks
+        block.is_plain = not asks and s.block_va % PAGE_SIZE + len(code) <= PAGE_SIZE
         if on_caches:
             kept = self._on_caches[s.block_key] = (CacheInstruction * (len(on_caches) + 1))(*on_caches)
             block.cache_instructions = ctypes.addressof(kept)

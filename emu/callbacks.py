@@ -39,7 +39,7 @@ from .predictor import mispredicted, remember_branch
 from .pte import Access, Pte
 from .recorder import hit, is_recorded, record
 from .records import block_at, leave, notify, state_at, tail_at
-from .refused import is_vmcall, transfers
+from .refused import is_iretq, is_vmcall, transfers
 from .soft_tlb import drop_page, flush_soft_tlb
 from .state import FETCHED, SCANNED, Engine, Event, Fault, Stop, TlbKind
 from .transfer import physical
@@ -291,6 +291,8 @@ def access(uc: Any, uc_kind: Any, pa: Any, size32: Any, value: Any, user_data: A
     s = state_at(user_data, 0)
     if s.unsynced == 0 or not words(s.unsynced)[0] & s.unsynced_bit:
         _keep_flags(s)
+        if is_iretq(s):
+            return
     look_at_access(s, pa, word(uc_kind) - UC_MEM_READ, word(size32))
 
 

@@ -13,7 +13,7 @@ from .fetch import ENV_RIP, code_byte
 from .native import native, words
 from .transfer import iretq, read_cr3, smap_window, swapgs, sysretq, write_cr3
 
-__all__ = ["is_vmcall", "transfers"]
+__all__ = ["is_iretq", "is_vmcall", "transfers"]
 
 
 @native
@@ -77,6 +77,13 @@ def transfers(s: Any) -> Any:
     if first == 0x0F and second == 0x01 and (third == 0xCA or third == 0xCB):
         return s.has_smap != 0 and smap_window(s, third & 1) and _next(s, 3)
     return False
+
+
+@native
+def is_iretq(s: Any) -> Any:
+    """Whether the kernel's instruction at RIP is IRETQ. Unicorn reads half of the frame before it refuses it."""
+    rip = words(s.env)[ENV_RIP]
+    return s.cpl == 0 and code_byte(s, rip) == 0x48 and code_byte(s, rip + 1) == 0xCF
 
 
 @native
