@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .machine import Halt, Machine
     from .profile import Profile, load_profile, profile_names
     from .pte import PAGE_SHIFT, PAGE_SIZE, Access, Cr0, Cr4, Efer, Pte, Rflags
+    from .recording import Recording
     from .walk_report import PageWalkReport, Step, page_walk
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "Profile",
     "ProfileError",
     "Pte",
+    "Recording",
     "Rflags",
     "Step",
     "Subscription",
@@ -85,6 +87,7 @@ _HOMES: Final = {
     "machine": ("Halt", "Machine"),
     "profile": ("Profile", "load_profile", "profile_names"),
     "pte": ("PAGE_SHIFT", "PAGE_SIZE", "Access", "Cr0", "Cr4", "Efer", "Pte", "Rflags"),
+    "recording": ("Recording",),
     "walk_report": ("PageWalkReport", "Step", "page_walk"),
 }
 """Where each public name is at home. They are imported when they are asked for first: a program that only assembles
