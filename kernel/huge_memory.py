@@ -187,7 +187,7 @@ class HugeMemory:
         else:
             pfns = np.arange(pfn_of(entry), pfn_of(entry) + HPAGE_PMD_NR, dtype=np.uint64)
         addresses = pfns << np.uint64(PAGE_SHIFT)
-        if not entry & P:
+        if entry & ADDRESS_MASK != pfn_of(entry) << PAGE_SHIFT:
             addresses ^= np.uint64(ADDRESS_MASK)
         return (addresses | np.uint64(entry & ~ADDRESS_MASK & ~PS)).tobytes()
 

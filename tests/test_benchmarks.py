@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.engines import ENGINES
+from benchmarks.huge_pages import CASES
+from benchmarks.huge_pages import measure as touch
 from benchmarks.kernel import BENCHES, measure
 from benchmarks.programs import PROGRAMS
 from benchmarks.swap import SCANS, scan_rate, swap_ins
@@ -66,3 +68,10 @@ def test_a_file_that_cannot_be_written_is_refused_before_anything_is_measured(tm
     assert ended.returncode == 1
     assert ended.stderr.startswith("Error: ") and "numbers.json: cannot write this file" in ended.stderr
     assert ended.stdout == ""
+
+
+@pytest.mark.slow
+def test_larger_pages_take_fewer_faults_and_shorter_walks():
+    small, huge, _, largest = (touch(case, 4 << 20) for case in CASES.values())
+    assert (small.faults, huge.faults, largest.faults) == (1024, 2, 1)
+    assert (small.levels, huge.levels, largest.levels) == (4, 3, 2)
