@@ -27,9 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["inconsistencies", "kernel_flags", "map_trampoline"]
 
-P, G, NX = int(Pte.P), int(Pte.G), int(Pte.NX)
+G, NX = int(Pte.G), int(Pte.NX)
 DATA: Final = int(Pte.P | Pte.W | Pte.A | Pte.D | Pte.NX)
-TABLE: Final = int(Pte.P | Pte.W | Pte.A)
 PGD_SHIFT: Final = 39
 
 
@@ -54,16 +53,11 @@ def _share_pgd_entry(page_table: PageTable, va: int) -> None:
 
 def _clone_page(page_table: PageTable, va: int) -> None:
     """Map one page in the user's PGD as it is in the kernel's, through tables of its own (pti_clone_pgtable)."""
-    memory, size = page_table.memory, 1
-    place = page_table.entry_address(va)
-    entry = memory.load64(place) if place is not None else 0
-    if not entry & P:  # the direct map has large pages: take the piece
-        place = page_table.entry_address(va, level=2)
-        assert place is not None
-        entry, size = memory.load64(place), 1 << 9
-    if size > 1:
-        pfn = ((entry & ADDRESS_MASK) >> PAGE_SHIFT) + (va >> PAGE_SHIFT & size - 1)
-        entry = pfn << PAGE_SHIFT | DATA
+    place, level = page_table.find(va)
+    entry = page_table.memory.load64(place)
+    if level > 1:  # the direct map has large pages: take the piece
+        piece = va >> PAGE_SHIFT & INDEX_MASK
+        entry = (entry & ADDRESS_MASK) + (piece << PAGE_SHIFT) | DATA
     page_table.install_in_user_pgd(va, entry)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from .compare import Comparison, Job, Outcome, Run, document, run_once
-from .compare_view import TRANSLATION, new_table, print_table, write_csv
+from .compare_view import TRANSLATION, new_table, print_table, seeds_cell, seeds_head, write_csv
 from .options import Options
 from .parallel import in_parallel
 from .workloads import (
@@ -64,7 +64,7 @@ class Suite:
     def render(self, console: Console) -> None:
         """Print a line for each workload and machine."""
         table = new_table()
-        heads = ("cycles each", "overhead", "CR3 writes", "TLB, walks")
+        heads = ("cycles each", "overhead", "CR3 writes", "TLB, walks", *seeds_head(self.comparisons[0]))
         table.add_column("", no_wrap=True)
         table.add_column("machine", no_wrap=True)
         for head in heads:
@@ -72,7 +72,8 @@ class Suite:
         for workload, comparison in zip(self.workloads, self.comparisons, strict=True):
             for run in comparison.runs:
                 first = run is comparison.runs[0]
-                table.add_row(workload.name if first else "", run.name, *_cells(workload, comparison, run))
+                cells = (*_cells(workload, comparison, run), *seeds_cell(run, workload.count))
+                table.add_row(workload.name if first else "", run.name, *cells)
         print_table(table, console)
         console.print()
         for workload in self.workloads:

@@ -25,6 +25,8 @@ __all__ = [
     "faults",
     "new_table",
     "print_table",
+    "seeds_cell",
+    "seeds_head",
     "write_csv",
 ]
 
@@ -186,7 +188,7 @@ def _rows(comparison: Comparison) -> Iterator[tuple[str, list[str]]]:
 
 def _one_a_line(comparison: Comparison) -> Table:
     table = new_table()
-    heads = ("cycles", "overhead", "each call", "CR3 writes", "TLB, walks", "the rest")
+    heads = ("cycles", "overhead", "each call", "CR3 writes", "TLB, walks", "the rest", *seeds_head(comparison))
     table.add_column("", no_wrap=True)
     for head in heads:
         table.add_column(head, justify="right")
@@ -200,8 +202,21 @@ def _one_a_line(comparison: Comparison) -> Table:
             _overhead(comparison, run),
             f"{run.cycles / max(EVENTS['system calls'](run.stats), 1):,.1f}",
             *(_number(cycles) for cycles in (writes, translation, run.cycles - writes - translation)),
+            *seeds_cell(run),
         )
     return table
+
+
+def seeds_head(comparison: Comparison) -> list[str]:
+    """The head of a column for the spread, if there are several seeds."""
+    seeds = len(comparison.runs[0].outcomes)
+    return [f"fewest and most of {seeds} seeds"] if seeds > 1 else []
+
+
+def seeds_cell(run: Run, count: int = 1) -> list[str]:
+    """The fewest and most cycles of an operation, of which there are so many in a run; nothing for a single seed."""
+    spread = run.spread()
+    return [f"{spread['min'] / count:,.1f} {spread['max'] / count:,.1f}"] if len(run.outcomes) > 1 else []
 
 
 def _overhead(comparison: Comparison, run: Run) -> str:

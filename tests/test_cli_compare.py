@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import jsonschema
 import pytest
 from command import cr3, cr3_process, source
+from rich.console import Console
 
 from lab import compare, statistics
 from lab.compare import Comparison, Outcome, Run, crossed, standard
@@ -18,7 +20,7 @@ from lab.compare_curve import measure_curves, workload_at
 from lab.compare_plot import check_plot
 from lab.compare_suite import measure_suite
 from lab.options import Options
-from lab.workloads import forks, pipe_tokens
+from lab.workloads import forks, pipe_tokens, working_set
 
 FEW_CALLS = """
     .bss
@@ -301,6 +303,19 @@ def test_pcids_save_what_a_token_between_two_processes_costs() -> None:
         assert 0 < pcid < no_pcid
     for run in suite.comparisons[0].runs:
         assert run.stats["context_switches"] == 2 * 20
+
+
+def test_several_seeds_show_how_far_they_are_apart() -> None:
+    machines = [(compare.label(one), one) for one in standard(Options(programs=("",), pti=True, pcid=True))]
+    scattered = working_set(2, 2000, 1, 2000)
+    suite = measure_suite(machines, jobs=1, repeat=3, workloads=[scattered])
+    spread = suite.comparisons[0].runs[0].spread()
+    assert spread["min"] < spread["median"] < spread["max"]  # which entry of the STLB gives way is a matter of chance
+    shown = Console(file=io.StringIO(), width=200)
+    shown = io.StringIO()
+    suite.render(Console(file=shown, width=200))
+    assert "fewest and most of 3 seeds" in shown.getvalue()
+    assert f"{spread['min'] / 2:,.1f} {spread['max'] / 2:,.1f}" in shown.getvalue()
 
 
 def test_a_workload_makes_about_as_many_calls_a_second_as_it_says() -> None:
