@@ -25,20 +25,20 @@ from .transfer import physical
 from .translate import look_up, translate
 from .walk import permitted
 
-__all__ = ["act_on_caches"]
+__all__ = ["act_on_caches", "prefetch_ahead"]
 
 READ: Final = int(Access.READ)
 PREFETCH: Final = int(CacheUse.PREFETCH)
 END, FLUSH, WAIT = int(CacheAction.END), int(CacheAction.FLUSH), int(CacheAction.WAIT)
-PREFETCH_L2: Final = int(CacheAction.PREFETCH_L2)
+PREFETCH_L1, PREFETCH_L2 = int(CacheAction.PREFETCH), int(CacheAction.PREFETCH_L2)
 STOP_MODEL: Final = int(Stop.MODEL)
 RIP, NONE = 16, 17
 
 
 @native
-def _address(s: Any, one: Any) -> Any:
-    """Linear address of the operand."""
-    registers = words(s.env)
+def _address(env: Any, one: Any) -> Any:
+    """Linear address of the operand, from Unicorn's registers."""
+    registers = words(env)
     address = one.displacement
     if one.base == RIP:
         address += one.next_va
@@ -74,19 +74,33 @@ def _prefetch(s: Any, va: Any, action: Any) -> None:
 
 
 @native
-def act_on_caches(s: Any, instructions: Any, va: Any) -> None:
-    """Do what the instruction at `va` does, if it is in a block's list of those that act on caches."""
+def _find(instructions: Any, va: Any) -> Any:
+    """The instruction at `va` in a block's list, or the end of the list."""
     number = 0
     while True:
         one = cache_instruction_at(instructions, number)
         if one.action == END or one.va == va:
-            break
+            return one
         number += 1
+
+
+@native
+def act_on_caches(s: Any, instructions: Any, va: Any) -> None:
+    """Do what the instruction at `va` does, if it is in a block's list of those that act on caches."""
+    one = _find(instructions, va)
     if one.action == WAIT:
         wait_for_loads(s)
     elif one.action != END:
         s.other_lookups += 1
         if one.action == FLUSH:
-            _flush(s, _address(s, one))
+            _flush(s, _address(s.env, one))
         else:
-            _prefetch(s, _address(s, one), one.action)
+            _prefetch(s, _address(s.env, one), one.action)
+
+
+@native
+def prefetch_ahead(s: Any, env: Any, instructions: Any, va: Any) -> None:
+    """The same in a transient window, with its registers: only a prefetch does not wait until it retires."""
+    one = _find(instructions, va)
+    if one.action == PREFETCH_L1 or one.action == PREFETCH_L2:
+        _prefetch(s, _address(env, one), one.action)

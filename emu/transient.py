@@ -22,7 +22,7 @@ from unicorn import x86_const as x86
 from unicorn.unicorn_py3.unicorn import uclib
 
 from . import privileged
-from .cache_state import CacheArray, CacheLevel
+from .cache_state import CacheArray, CacheInstruction, CacheLevel
 from .events import TransientEvent
 from .hooks import add_hook
 from .instruction import Instruction, decode_block
@@ -255,11 +255,25 @@ class Transient:
         place = self._blocks[self._place(self._address, w.block_key)]
         self._known += not place.key
         place.key, place.checksum, place.barrier = w.block_key, w.checksum, _barrier(code)
+        place.cache_instructions = self._on_caches(w.block_key, w.block_va, code)
+
+    def _on_caches(self, key: int, va: int, code: bytes) -> int:
+        """Host address of the list of a block's prefetches, or 0 if there is none."""
+        found = []
+        for one in decode_block(code):
+            found.append(self._machine.caches.instruction(one, va))
+            va += one.size
+        known = [one for one in found if one is not None]
+        if not known:
+            return 0
+        kept = self._lists[key] = (CacheInstruction * (len(known) + 1))(*known)
+        return ctypes.addressof(kept)
 
     def _forget_blocks(self) -> None:
         self._blocks = (WindowBlock * BLOCKS)()
         self._window.blocks = ctypes.addressof(self._blocks)
         self._known = 0
+        self._lists: dict[int, object] = {}  # keeps alive what native code reads
 
     def _tell(self, cause: str, address: int | None, rip: int, end: WindowEnd, walks: int, fills: int) -> None:
         machine, w, totals = self._machine, self._window, self._totals

@@ -15,8 +15,8 @@ faults, and is then forgotten; so nothing has to be rolled back. Both use the sa
   page-table entry names, on parts that look there before they look at P (`vulnerabilities.l1tf`: L1 terminal fault). An
   operating system that keeps something else in such an entry chooses it so that it names no memory.
 - A store goes to a copy of its frame, which later loads of the window find: the store buffer. It brings no line into
-  a cache, because a line is asked for ownership when the store has retired (Intel optimization manual,
-  2.4.5.2, "Stores").
+  a cache: a line is asked for ownership when the store has retired (SDM Vol. 3A 8.2.2: writes are not performed
+  speculatively; Intel's optimization manual on the stores of the L1 data cache, from memory).
 - A and D are not set in page tables: that is an assist, made when an instruction retires. A walk that needs it
   ends the window.
 - The window holds as many instructions and stores as the reorder buffer and the store buffer of the part, and behind a
@@ -31,6 +31,7 @@ from typing import Any, Final
 from numba import types
 
 from .cache import L1D, LINE_SHIFT, LINE_SIZE, cache_access, fetch_lines, is_cached
+from .cache_control import prefetch_ahead
 from .counting import NOWHERE, mix
 from .fetch import PAGE, may_translate
 from .native import call, entry, native, words
@@ -289,6 +290,7 @@ def window_block(uc: Any, va: Any, size32: Any, user_data: Any) -> None:
         fetch_lines(s, pa, first)
         fetch_lines(s, w.second_pa, size - first)
     w.barrier_va = va + block.barrier if block.barrier < size else NOWHERE
+    w.cache_instructions = block.cache_instructions
 
 
 @entry(void(word, word, int32, word))
@@ -302,6 +304,8 @@ def window_instruction(uc: Any, va: Any, size: Any, user_data: Any) -> None:
         _close(s, w, CAPACITY)
     elif w.end == 0:
         w.instructions += 1
+        if w.cache_instructions:
+            prefetch_ahead(s, w.env, w.cache_instructions, va)
 
 
 @entry(void(word, int32, word))

@@ -84,7 +84,7 @@ class WindowBlock(ctypes.Structure):
         ("key", c_uint64),  # physical address | size << 48; 0: free
         ("checksum", c_uint64),
         ("barrier", c_uint64),  # offset of the first instruction that ends a window; the block's size: none
-        ("padding", c_uint64),
+        ("cache_instructions", c_uint64),  # host address of a list, or 0, as in Block
     )
 
 
@@ -111,6 +111,7 @@ class Window(ctypes.Structure):
         ("capacity", c_uint64),  # instructions
         ("end", c_uint64),
         ("barrier_va", c_uint64),
+        ("cache_instructions", c_uint64),  # of the block under way
         ("block_va", c_uint64),
         ("block_key", c_uint64),
         ("second_pa", c_uint64),  # of the page that the block ends on

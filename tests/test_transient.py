@@ -173,6 +173,16 @@ def test_a_store_that_never_retires_brings_no_line() -> None:
     assert not bench.bare.machine.caches.lines(CacheLevel.L1D) & set(bench.frames)
 
 
+def test_a_prefetch_does_not_wait_until_it_retires_and_a_flush_does() -> None:
+    bench = Bench(caches=True)
+    caches = bench.bare.machine.caches
+    other = bench.frames[9] + 0x140  # in another set of the cache
+    for pa in (SECRET_FRAME, other):
+        caches.access(pa, CacheUse.READ)
+    assert bench.run(f"{STEAL}; clflush [rbx + 9 * 4096 + 0x140]; shl rax, 12; prefetcht0 [rbx + rax]") == {SECRET}
+    assert caches.lines(CacheLevel.LLC) & {*bench.frames, other} == {bench.frames[SECRET], other}
+
+
 def test_a_page_that_is_not_present_gives_what_the_l1_data_cache_has_at_its_address() -> None:
     """L1 terminal fault; what Linux does against it is to keep an address that names no memory (kernel/pte.py)."""
     invulnerable = replace(SKYLAKE, vulnerabilities=replace(SKYLAKE.vulnerabilities, l1tf=False))
