@@ -18,7 +18,7 @@ from random_programs import random_program
 from emu import InputError
 from emu.state import State
 from kernel.statistics import statistics
-from lab.debugger import TICK, AtAddress, Hit, Interrupted, OnAccess, OnEntry, OnEvent, Timeline
+from lab.debugger import TICK, AtAddress, Debugger, Hit, Interrupted, OnAccess, OnEntry, OnEvent, Timeline
 from lab.options import Options
 from lab.session import Session
 
@@ -92,6 +92,21 @@ def test_so_far_forwards_and_so_far_back_is_the_same_machine(
         forwards = pass_by(there, positions)
         assert pass_by(there, positions[::-1]) == forwards[::-1]
         assert pass_by(directly, positions[-1:])[0][:2] == forwards[-1][:2]
+
+
+@pytest.mark.slow
+@settings(max_examples=5, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@given(seed=st.integers(0, 10_000), machine=st.sampled_from(MACHINES), steps=st.integers(1, 12))
+def test_steps_of_the_program_are_taken_back_one_by_one(seed: int, machine: dict[str, Any], steps: int) -> None:
+    """Over page faults and system calls: so many steps forwards and back come by the same positions."""
+    options = Options(programs=(str(source(random_program(seed, size=4))),), ram="8M", **machine)
+    with Debugger(options) as debugger:
+        debugger.start()
+        there = [debugger.moment]
+        there += [debugger.step_user().moment for _ in range(steps)]
+        back = [debugger.moment, *(debugger.reverse_step_user().moment for _ in range(steps))]
+        assert back == there[::-1]
+        assert [moment.cpl for moment in there] == [3] * len(there)
 
 
 @pytest.mark.slow

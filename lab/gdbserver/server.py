@@ -65,7 +65,7 @@ class GdbServer:
     """
 
     def __init__(self, options: Options, port: int, stdin: BinaryIO, stdout: BinaryIO, stderr: BinaryIO) -> None:
-        self._listener = _listen(port)
+        self._listener = _bound(port)
         self.port: int = self._listener.getsockname()[1]
         self._link: Link | None = None
         self.debugger = Debugger(options, stdin, stdout, stderr, is_interrupted=self._is_interrupted)
@@ -73,6 +73,7 @@ class GdbServer:
         self._stops: dict[tuple[int, int, int], Stop] = {}
         self._files = Files(self.debugger.ask(executable))
         self._reply = self._told(self.debugger.start())
+        self._listener.listen(1)  # not before: GDB does not wait long for an answer
 
     def close(self) -> None:
         """End everything."""
@@ -348,13 +349,12 @@ def executable(session: Any) -> tuple[str, bytes]:
     return "/" + re.sub(r"\.(asm|s|S)$", "", image.path).lstrip("/"), image.file
 
 
-def _listen(port: int) -> socket.socket:
+def _bound(port: int) -> socket.socket:
     """A socket on the loopback address: whoever can connect can do anything to the guest. Raises InputError."""
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((LOOPBACK, port))
-        listener.listen(1)
     except OSError as error:
         listener.close()
         raise InputError(f"port {port}: {error.strerror}; choose another one with --port") from None
