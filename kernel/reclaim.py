@@ -10,9 +10,12 @@ Which page goes is the replacement policy's choice. There are two lists with a p
 things: a page of a file is dropped, since it can be read again; an anonymous page must be written to swap first.
 `vm.swappiness` weighs one list against the other.
 
-    the page is taken from every page table that has it   found through the reverse mapping
+    the policy names a victim                             `victim`
+    the page is taken from every page table that has it   `swap_out`: found through the reverse mapping
     the TLB forgets it                                    or a process would go on using a frame that is another's
     its frame is free
+
+Who touches it later finds the swap address in the PTE and brings it back (`swapin` in swap.py).
 """
 
 from __future__ import annotations
@@ -263,7 +266,7 @@ class Reclaim:
             return False  # the kernel is using it just now
         if self._pages.is_lazy(pfn):
             return self._drop_lazy(pfn)
-        return self._swap_out(pfn, wait=wait)
+        return self.swap_out(pfn, wait=wait)
 
     def _drop_lazy(self, pfn: int) -> bool:
         """A page that the program gave up with MADV_FREE goes, unless it was written again."""
@@ -275,8 +278,10 @@ class Reclaim:
         rmap.replace_entries(mappings, pfn, 0)
         return True
 
-    def _swap_out(self, pfn: int, *, wait: bool) -> bool:
-        """Write a page to swap, unless it lies there already, and leave its place in the entries."""
+    def swap_out(self, pfn: int, *, wait: bool) -> bool:
+        """The lecture's swap-out of a victim: its content goes to the device, unless it lies there already; then the
+        present bit of every PTE that maps it is 0, and the swap address is in its place. False if it cannot go.
+        """
         mappings, slot = self._pages.mappings(pfn), self._swap.slot_of(pfn)
         if slot is None or rmap.is_dirty(mappings):
             slot = self._swap.write_out(pfn, wait=wait)
