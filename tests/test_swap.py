@@ -109,6 +109,13 @@ def test_two_such_programs_share_the_machine(make_kernel: MakeKernel, tmp_path: 
         assert stdout.read() == 2 * CHECKSUM
 
 
+def test_kswapd_reclaims_in_the_background_and_who_wants_much_at_once_reclaims_himself(run_image: RunImage) -> None:
+    touched = run_image(fill(600, check(600)), SMALL, swap="16M")
+    assert touched.kernel.reclaim.reclaimed_by["background"] > 100
+    populated = run_image(small(f"anonymous {800 * 4096}, 3, 0x8022; show rcx"), SMALL, swap="16M")
+    assert populated.kernel.reclaim.reclaimed_by["direct"] > 100
+
+
 def test_without_swap_the_same_program_is_killed(run_image: RunImage) -> None:
     assert run_image(small(SUM), SMALL).result.signal == SIGKILL
 
