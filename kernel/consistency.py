@@ -31,7 +31,7 @@ from .address_space import AddressSpace
 from .compound import Compound, Mapping
 from .hugetlb import HugetlbFile
 from .layout import TASK_SIZE
-from .pte import P, W, is_huge, is_mapped, is_special, pfn_of
+from .pte import P, W, is_huge, is_mapped, is_special, is_swap, pfn_of, swap_place
 from .vma import VmaFlag
 
 if TYPE_CHECKING:
@@ -42,10 +42,13 @@ __all__ = ["inconsistencies"]
 
 @dataclass(slots=True)
 class Mappings:
-    """What the entries map: frames, by PTEs, and compound pages as a whole, by entries of upper levels."""
+    """What the entries map: frames, by PTEs, and compound pages as a whole, by entries of upper levels. And how many
+    entries have each swap slot.
+    """
 
     parts: dict[int, list[Mapping]] = field(default_factory=dict)
     entire: dict[int, list[Mapping]] = field(default_factory=dict)
+    swapped: Counter[int] = field(default_factory=Counter)
 
 
 def inconsistencies(kernel: Kernel) -> list[str]:
@@ -66,6 +69,7 @@ def inconsistencies(kernel: Kernel) -> list[str]:
                 found += _frame(kernel, pfn, mapped)
         for compound in kernel.pages.compounds.values():
             found += _compound(kernel, compound, mappings)
+        found += _slots(kernel, mappings)
         found += _totals(kernel, list(spaces), mappings)
     return found
 
@@ -102,6 +106,8 @@ def _deliveries(mm: AddressSpace, mappings: Mappings) -> Iterator[str]:
         if is_mapped(entry) and is_special(entry):
             if pfn_of(entry) not in zero or entry & W:
                 yield f"the special entry at {va:#x} is not the read-only zero page"
+        elif is_swap(entry):
+            mappings.swapped[swap_place(entry)[1]] += 1
         elif is_mapped(entry):
             pfn = pfn_of(entry)
             (mappings.entire if is_huge(entry) else mappings.parts).setdefault(pfn, []).append((mm, va))
@@ -177,6 +183,14 @@ def _pools(kernel: Kernel, spaces: list[AddressSpace]) -> Iterator[str]:
         used = [page for page in owned if page.mappings or page.is_cached]
         if len(owned) != pool.total or len(used) != pool.total - len(pool.free):
             yield f"a pool counts {pool.total} huge pages, {len(pool.free)} of them free; it has {len(used)} in use"
+
+
+def _slots(kernel: Kernel, mappings: Mappings) -> Iterator[str]:
+    """A slot counts all entries that have it; files may have it besides."""
+    swap = kernel.manager.swap
+    for slot, entries in mappings.swapped.items():
+        if swap.entries(slot) < entries:
+            yield f"swap slot {slot} is in {entries} entries, {swap.entries(slot)} are counted"
 
 
 def _totals(kernel: Kernel, spaces: list[AddressSpace], mappings: Mappings) -> Iterator[str]:

@@ -16,6 +16,7 @@ from emu import InputError, Machine
 from emu.assembler import assemble_source
 from emu.image import Image
 from kernel import Kernel, SyscallEvent
+from kernel.consistency import inconsistencies
 from kernel.policies import policy_names
 from kernel.pte import is_mapped, is_swap, pfn_of, swap_place
 from kernel.vma import VmaFlag
@@ -216,6 +217,18 @@ def test_the_entry_of_a_page_that_is_out_has_linux_format(make_kernel: MakeKerne
         assert entry & 0x1F7 == 0  # neither P nor PROT_NONE; bit 3 says that the page is one process's alone
         assert kernel.manager.swap.entries(slot) == 1
     assert len(out) + sum(map(is_mapped, entries)) == 600
+
+
+def test_a_slot_that_does_not_count_its_entries_is_found_out(make_kernel: MakeKernel) -> None:
+    kernel, start = stopped(make_kernel, "nop")
+    lookup = kernel.processes[0].mm.page_table.lookup
+    slot = next(swap_place(lookup(va))[1] for va in range(start, start + 600 * 4096, 4096) if is_swap(lookup(va)))
+    kernel.manager.swap.duplicate(slot)
+    assert inconsistencies(kernel) == []  # a file may have it
+    for _ in range(2):
+        kernel.manager.swap.drop(slot)
+    assert inconsistencies(kernel) == [f"swap slot {slot} is in 1 entries, 0 are counted"]
+    kernel.manager.swap._entries[slot] = 1
 
 
 def test_without_the_flush_a_process_goes_on_in_a_frame_that_is_no_longer_its_own(make_kernel: MakeKernel) -> None:
