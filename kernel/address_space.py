@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 __all__ = ["AddressSpace"]
 
 PAGE_MASK: Final = ~(PAGE_SIZE - 1)
-ZAP_PTE_RANGE: Final = kernel_work("zap_pte_range", each=50)
+ZAP_PTE_RANGE: Final = kernel_work("zap_pte_range", __name__, each=50)
 """Assumption: a hundred instructions to clear an entry, to give up its reference, and to put the frame on a list."""
-EXIT_MMAP: Final = kernel_work("exit_mmap", cycles=34_000)
+EXIT_MMAP: Final = kernel_work("exit_mmap", __name__, cycles=34_000)
 """What exit and wait4 were measured to take more where the child had memory of its own (see syscalls/__init__.py)."""
 STACK_GUARD: Final = 256 * PAGE_SIZE
 """A stack does not grow closer than this to a mapping below it, unless that is inaccessible or a stack, too

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["WaitFor", "do_exit", "reap", "wait_for_child"]
 
 WORD: Final = 4
-DO_EXIT: Final = kernel_work("do_exit", cycles=14_000)
+DO_EXIT: Final = kernel_work("do_exit", __name__, cycles=14_000)
 """Half of what was measured for vfork with the child's exit (see syscalls/__init__.py)."""
 STOPPED_STATUS, CONTINUED_STATUS = 0x7F, 0xFFFF
 

@@ -34,10 +34,10 @@ __all__ = ["Clone", "copy_process", "dup_mm"]
 W, A = int(Pte.W), int(Pte.A)
 TABLE_SHIFT: Final = 21
 """One page table serves 2 MiB."""
-COPY_PROCESS: Final = kernel_work("copy_process", cycles=15_000)
-DUP_MMAP: Final = kernel_work("dup_mmap", cycles=30_000)
+COPY_PROCESS: Final = kernel_work("copy_process", __name__, cycles=15_000)
+DUP_MMAP: Final = kernel_work("dup_mmap", __name__, cycles=30_000)
 """Together what fork was measured to take (see syscalls/__init__.py); the first is half of vfork with the exit."""
-COPY_PTE_RANGE: Final = kernel_work("copy_pte_range", each=50)
+COPY_PTE_RANGE: Final = kernel_work("copy_pte_range", __name__, each=50)
 """Assumption, as for `zap_pte_range`."""
 
 

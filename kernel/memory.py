@@ -83,7 +83,7 @@ class KernelMemory:
     def enter(self, work: Work, times: int = 1) -> None:
         """A function of the kernel's: its text is fetched, and its instructions take their time (see work.py)."""
         self._mmu.fetch(work.va)
-        self._machine.charge("kernel_work", work.cycles + times * work.each)
+        self._machine.charge("kernel_work", work.price(times))
 
     def load64(self, pa: int) -> int:
         """Load the word at an aligned physical address."""

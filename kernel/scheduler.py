@@ -35,7 +35,7 @@ HZ: Final = 250
 RAX: Final = 0
 RSP: Final = 4
 VMCALL_SIZE: Final = 3
-SCHEDULE: Final = kernel_work("__schedule", cycles=650)
+SCHEDULE: Final = kernel_work("__schedule", __name__, cycles=650)
 """Measured: sched_yield with nobody else there took so much more than getppid (see syscalls/__init__.py)."""
 
 

@@ -3,7 +3,7 @@
 Python takes none of the model's time, and is fetched by nobody. So a function in which Linux spends time is declared,
 with the cycles of its instructions, and *entered* when Python does what it does:
 
-    COPY_PROCESS = kernel_work("copy_process", cycles=25_000)
+    COPY_PROCESS = kernel_work("copy_process", __name__, cycles=15_000)
     memory.enter(COPY_PROCESS)
 
 Then the first instruction is fetched from its place in kernel text, through the ITLB, and the cycles go to the cause
@@ -14,14 +14,13 @@ Cycles are for what the function does by itself. None of them knows whether ther
 come from is said beside each: most were measured under Linux 6.18 (`python -m benchmarks.calls`), and that another
 processor takes as many is an assumption. docs/footprint.md has all of them.
 
->>> work = kernel_work("cut_the_grass", cycles=100, each=10)
+>>> work = kernel_work("cut_the_grass", "kernel.garden", cycles=100, each=10)
 >>> work.price(3)
 130
 """
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from typing import Final
 
@@ -34,7 +33,7 @@ __all__ = ["Work", "all_work", "kernel_work", "work_pages"]
 WORK_OFFSET: Final = 0x20_0000
 """Where their pages begin in kernel text."""
 SPACING: Final = 32
-"""Bytes from one entry point to the next: how many there are on a page is not for the model to say."""
+"""Bytes from one entry point to the next; any number will do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +55,11 @@ _FILES: dict[str, int] = {}
 """For each file of ours how many functions it declared; its place is the number of its page."""
 
 
-def kernel_work(name: str, *, cycles: int = 0, each: int = 0, file: str | None = None) -> Work:
-    """Declare a function of the file that calls this (or of another one, by its module's name)."""
-    place = file or sys._getframe(1).f_globals["__name__"]
-    number = _FILES.get(place, 0)
-    _FILES[place] = number + 1
-    page = KERNEL_TEXT + WORK_OFFSET + list(_FILES).index(place) * PAGE_SIZE
+def kernel_work(name: str, module: str, *, cycles: int = 0, each: int = 0) -> Work:
+    """Declare a function, with the `__name__` of the module that does its work."""
+    number = _FILES.get(module, 0)
+    _FILES[module] = number + 1
+    page = KERNEL_TEXT + WORK_OFFSET + list(_FILES).index(module) * PAGE_SIZE
     work = _WORK[name] = Work(name, page + number * SPACING, cycles, each)
     return work
 

@@ -31,6 +31,7 @@ from kernel.layout import (
     VMEMMAP,
 )
 from kernel.pti import inconsistencies
+from lab.session import Options, Session
 
 PROGRAMS = Path(__file__).parent.parent / "programs"
 SIGSEGV = 11
@@ -38,6 +39,13 @@ SIGSEGV = 11
 
 def small(body: str) -> Image:
     return assemble_source(small_program(body))
+
+
+@pytest.mark.parametrize(("cpu", "pti"), [("skylake", True), ("broadwell", True), ("haswell", True), ("zen2", False)])
+def test_by_default_a_processor_is_isolated_if_meltdown_works_on_it(cpu: str, pti: bool) -> None:
+    session = Session(Options(programs=(str(PROGRAMS / "hello.asm"),), cpu=cpu))
+    assert session.pti is session.kernel.manager.kernel_half.isolated is pti
+    session.kernel.close()
 
 
 # --- two writes of CR3 a system call ------------------------------------------------------------------------------

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["Fifo", "Pipe", "PipeEnd"]
 
 SIGPIPE: Final = 13
-PIPE_READ: Final = kernel_work("pipe_read", cycles=200)
-PIPE_WRITE: Final = kernel_work("pipe_write", cycles=300)
+PIPE_READ: Final = kernel_work("pipe_read", __name__, cycles=200)
+PIPE_WRITE: Final = kernel_work("pipe_write", __name__, cycles=300)
 """Measured with a byte (see syscalls/__init__.py), less the 50 of the call itself."""
 
 

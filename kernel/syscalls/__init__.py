@@ -49,7 +49,7 @@ def syscall(number: int, *, cycles: int = 0) -> Callable[[Body], Body]:
     def register(body: Body) -> Body:
         name = body.__name__.removeprefix("sys_")
         arity = len(inspect.signature(body).parameters) - 1
-        work = kernel_work(f"sys_{name}", cycles=cycles, file=body.__module__) if cycles else None
+        work = kernel_work(f"sys_{name}", body.__module__, cycles=cycles) if cycles else None
         _TABLE[number] = Syscall(number, name, body, arity, work)
         return body
 
