@@ -94,6 +94,8 @@ class AddressSpace:
         self.check_split(start, start + size)
         self._charge(vma)
         self.unmap(start, size)
+        if flags & VmaFlag.HUGETLB:
+            self.manager.hugetlb.open_vma(vma)
         self.add(vma)
         return start
 

@@ -187,11 +187,6 @@ class HugetlbFile:
         self.pool.reserve(self.count)
         self.is_promised = True
 
-    def withdraw(self) -> None:
-        """It was not mapped after all."""
-        if self.is_promised:
-            self.pool.unreserve(self.count)
-
     def is_promised_to(self, mm: AddressSpace, vma: Vma, number: int) -> bool:
         """Whether a page waits in the pool for this mapping (vma_needs_reservation)."""
         if not self.is_promised or number in self.delivered:
@@ -263,6 +258,13 @@ class Hugetlb:
         """What will be behind a mapping (hugetlb_file_setup)."""
         self._files += 1
         return HugetlbFile(pool, self._pages, mm, size, self._files, shared=shared)
+
+    def open_vma(self, vma: Vma) -> None:
+        """A new mapping is promised all of its pages, unless it wants none. Raises Errno(ENOMEM)."""
+        file = vma.backing
+        assert isinstance(file, HugetlbFile)
+        if not vma.flags & VmaFlag.NO_RESERVE:
+            file.promise()
 
     def close_vma(self, mm: AddressSpace, vma: Vma) -> None:
         """A mapping is gone: what was promised to it is not wanted (hugetlb_vm_op_close)."""

@@ -192,8 +192,9 @@ advice(25)(madvise_collapse)
 @advice(14)
 def _huge_page(kernel: Kernel, mm: AddressSpace, vma: Vma, start: int, end: int) -> None:
     """MADV_HUGEPAGE: huge pages here, please."""
-    changed = change_flags(mm, start, end, vma.flags & ~VmaFlag.NO_HUGE_PAGE | VmaFlag.HUGE_PAGE)
-    kernel.manager.huge.enter(mm, changed)
+    flags = vma.flags & ~VmaFlag.NO_HUGE_PAGE | VmaFlag.HUGE_PAGE
+    if flags != vma.flags:
+        kernel.manager.huge.enter(mm, change_flags(mm, start, end, flags))
 
 
 @advice(18)
@@ -201,7 +202,8 @@ def _wipe_on_fork(kernel: Kernel, mm: AddressSpace, vma: Vma, start: int, end: i
     """MADV_WIPEONFORK: a child finds zeros here."""
     if vma.backing is not None or vma.flags & VmaFlag.SHARED:
         raise Errno(errno.EINVAL)
-    change_flags(mm, start, end, vma.flags | VmaFlag.WIPE_ON_FORK)
+    if not vma.flags & VmaFlag.WIPE_ON_FORK:
+        change_flags(mm, start, end, vma.flags | VmaFlag.WIPE_ON_FORK)
 
 
 def _populate(kernel: Kernel, process: Process, start: int, end: int, *, write: bool) -> None:

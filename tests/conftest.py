@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -56,3 +58,18 @@ def run_image(make_kernel: MakeKernel) -> RunImage:
         return Ended(kernel.run(), stdout.getvalue(), kernel)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def host_huge_pages() -> Iterator[None]:
+    """A host that has huge pages for programs that ask; if it can be, its khugepaged is kept from making others."""
+    folder = Path("/sys/kernel/mm/transparent_hugepage")
+    if not folder.exists() or "[madvise]" not in (folder / "enabled").read_text():
+        pytest.skip("the host's transparent huge pages are not at madvise")
+    knob = folder / "khugepaged" / "pages_to_scan"
+    before = knob.read_text() if os.access(knob, os.W_OK) else ""
+    if before:
+        knob.write_text("1")
+    yield
+    if before:
+        knob.write_text(before)

@@ -149,6 +149,8 @@ HUGETLB_CASES = {
     "what is left when a process ends": """
         pool 3; in_child; pages 2 * MIB2; mov [rbx], bl; counts; child_ends; counts; in_child
         pages 2 * MIB2, HUGETLB_SHARED; mov [rbx], bl; counts; child_ends; counts""",
+    "the same in its place": """
+        pool 2; pages 2 * MIB2; mov [rbx], bl; counts; pages 2 * MIB2; counts; show [rbx]; pages 3 * MIB2; counts""",
     "a mapping over it": """
         pool 2; pages 2 * MIB2; mov [rbx], bl; anonymous 2 * MIB2, 3, FIXED, 0x10000000; counts; mov [rbx], bl
         sweep 0x10000000, MIB2""",

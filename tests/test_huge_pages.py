@@ -6,6 +6,7 @@ import errno
 import fcntl
 import io
 import os
+import random
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,8 @@ from native import requires_native
 from native_space import run_natively, run_under_cr3
 
 from emu.assembler import assemble_source
+from kernel import SyscallEvent
+from kernel.consistency import inconsistencies
 
 LATER = {**FORKS, **COLLAPSES}
 CASES = {**FAULTS, **SPLITS, **LATER}
@@ -26,9 +29,10 @@ CASES = {**FAULTS, **SPLITS, **LATER}
 
 @requires_native
 @pytest.mark.native
+@pytest.mark.usefixtures("host_huge_pages")
 @pytest.mark.parametrize("case", [*FAULTS, *SPLITS, *(pytest.param(case, marks=pytest.mark.slow) for case in LATER)])
 def test_huge_pages_are_what_they_are_under_the_real_kernel(case: str, make_kernel: MakeKernel) -> None:
-    """The same output, mappings, huge pages at the end and page faults. The host's knob must be at madvise."""
+    """The same output, mappings, huge pages at the end and page faults."""
     source = huge_program(CASES[case])
     kernel = make_kernel({"ram": "128M"}, stdout=io.BytesIO())
     native, ours = run_natively(source), run_under_cr3(source, kernel)
@@ -55,7 +59,7 @@ def host_pool() -> Iterator[None]:
 
 @requires_native
 @pytest.mark.native
-@pytest.mark.usefixtures("host_pool")
+@pytest.mark.usefixtures("host_pool", "host_huge_pages")
 @pytest.mark.parametrize("case", HUGETLB_CASES)
 def test_pools_are_what_they_are_under_the_real_kernel(case: str, make_kernel: MakeKernel) -> None:
     source = huge_program(HUGETLB_CASES[case])
@@ -211,3 +215,50 @@ def test_khugepaged_makes_huge_pages_of_small_ones(make_kernel: MakeKernel) -> N
     assert count == 1, "nine pages are missing in one of the two"
     count, _ = collapsed(f"{SMALL_PAGES} in_child; {asks} {WAIT} child_ends", make_kernel, max_ptes_shared=8)
     assert count == 0, "all pages are shared with the parent"
+
+
+# --- however it ends, nothing is left ---------------------------------------------------------------------------------
+
+BUSY = """
+    pool 4; mov ebp, 5
+1:  anonymous 2 * MIB2, 3, 0x40032, 0x28000000; mov [rax], rbp; area; mov [rbx], rbp; mov rax, [rbx + MIB2]
+    anonymous MIB2, 3, 0x40031, 0x20000000; mov [rax], rbp
+    invoke FORK; test eax, eax; jz 2f
+    invoke MREMAP, 0x10000000, MIB2, MIB2, 3, 0x30000000; mov rbx, 0x30000000; mov [rbx + 3 * PAGE], rbp
+    invoke MUNMAP, 0x30001000, PAGE; invoke WAIT4, -1, 0, 0, 0
+    invoke MUNMAP, 0x30000000, MIB2; invoke MUNMAP, 0x10000000, 2 * MIB2; dec ebp; jnz 1b; pool 0; invoke EXIT, 0
+2:  mov [rbx + PAGE], rbp; invoke MADVISE, rbx, MIB2, COLLAPSE; mov rax, 0x20000000; mov [rax + 8], rbp
+    invoke MPROTECT, 0x10005000, PAGE, 1; test ebp, 1; jz 3f; mov al, [8]
+3:  nop
+"""
+"""Takes huge pages of every kind, shares, cuts and moves them, and dies now and then."""
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_processes_with_huge_pages_may_be_killed_at_any_instruction(seed: int, make_kernel: MakeKernel) -> None:
+    chance = random.Random(seed)
+    kernel = make_kernel({"ram": "64M"}, stdout=io.BytesIO())
+    for _ in range(2):
+        kernel.spawn(assemble_source(huge_program(BUSY)))
+    for _ in range(chance.randrange(1, 4)):
+        kernel.machine.max_instructions = kernel.machine.state.instructions + chance.randrange(1, 9000)
+        kernel.run()
+        assert inconsistencies(kernel) == []
+
+
+@pytest.mark.parametrize("frames", range(0, 12, 3))
+def test_a_fork_of_huge_pages_that_fails_half_way_leaves_nothing(frames: int, make_kernel: MakeKernel) -> None:
+    """So many frames are left when the fork begins: too few for all the tables."""
+    kernel = make_kernel({"ram": "32M"}, stdout=io.BytesIO())
+    kernel.spawn(assemble_source(huge_program("area 3 * MIB2; sweep 0x10000000, 3 * MIB2; invoke FORK; show rax")))
+    taken: list[int] = []
+
+    def squeeze(event: SyscallEvent) -> None:
+        if event.name == "fork" and not taken:
+            taken.extend(kernel.frames.allocate() for _ in range(kernel.frames.free_frames - frames))
+
+    kernel.on("syscall", squeeze)
+    kernel.run()
+    for pfn in taken:
+        kernel.frames.free(pfn)
+    assert taken

@@ -63,6 +63,7 @@ def test_longer_sequences_do_the_same(groups: tuple[list[Step], ...]) -> None:
     assert_alike(groups)
 
 
+@pytest.mark.usefixtures("host_huge_pages")
 @settings(ALIKE, max_examples=12)
 @given(groups=sequences(count=4, size=25, unit=HUGE_UNIT))
 def test_any_sequence_of_calls_on_huge_pages_does_the_same(groups: tuple[list[Step], ...]) -> None:

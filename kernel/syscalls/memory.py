@@ -109,13 +109,7 @@ def _map_pooled(
         vm_flags |= VmaFlag.SHARED | VmaFlag.MAY_SHARE
     if flags & Map.NORESERVE:
         vm_flags |= VmaFlag.NO_RESERVE
-    else:
-        file.promise()
-    try:
-        mm.map(start, size, vm_flags, backing=file, fixed=True)
-    except Errno:
-        file.withdraw()
-        raise
+    mm.map(start, size, vm_flags, backing=file, fixed=True)
     if populates:
         kernel.faults.populate(kernel.current, start, start + size)
     return start
