@@ -202,6 +202,7 @@ async def test_the_mouse_sets_breakpoints_and_looks_at_memory() -> None:
         assert "any more" in driver.text("message")
 
 
+@pytest.mark.slow
 @screen_test
 async def test_a_small_screen_shows_one_panel_after_the_other() -> None:
     async with debugging(program("hello"), size=SMALL) as driver:
