@@ -7,6 +7,7 @@ import fcntl
 import io
 import os
 import random
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,6 +90,43 @@ def test_a_page_of_1_gib_is_one_entry_and_is_never_cut(make_kernel: MakeKernel) 
     assert shown == [0x40000000, wrong, wrong, 0xC0000000, 0x40000000, 0, full]
     walk = kernel.page_walk(process, 0xFFFF_F000)
     assert (walk.page_size, len(walk.steps), pool.total, pool.free) == (gib, 2, 1, [])
+
+
+# --- what /proc says --------------------------------------------------------------------------------------------------
+
+SMAPS = """
+    lea r12, [rip + path]; invoke 2, r12, 0; mov r13, rax; lea r12, [rip + buffer]
+1:  invoke READ, r13, r12, 4096; test rax, rax; jz 2f; invoke WRITE, 1, r12, rax; jmp 1b
+    .section .rodata
+path: .asciz "/proc/self/smaps"
+    .text
+2:  nop"""
+SEEN = {
+    "transparent": "area; mov [rbx], bl; mov rax, [rbx + MIB2]",
+    "without advice": "anonymous 2 * MIB2, 3, AT, 0x10000000; mov [rax], al",
+    "cut": "area; sweep 0x10000000, 2 * MIB2; invoke MPROTECT, 0x10100000, 3 * PAGE, 1",
+    "shared with a child": "area; sweep 0x10000000, MIB2; invoke FORK; test eax, eax; jnz 3f; invoke 34; 3: nop",
+    "of a pool": "pool 3; pages 2 * MIB2; mov [rbx], bl",
+    "of a pool, shared": "pool 3; pages 2 * MIB2, HUGETLB_SHARED; mov [rbx], bl; mov rax, [rbx + MIB2]",
+}
+
+
+def mapping_at(smaps: str, start: str) -> list[str]:
+    """The lines of one mapping, without its inode."""
+    blocks = re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", smaps, flags=re.MULTILINE)
+    (found,) = (block for block in blocks if block.startswith(start))
+    return re.sub(r" \d\d:\w\w \d+ *", " ", found).split("\n")
+
+
+@requires_native
+@pytest.mark.native
+@pytest.mark.usefixtures("host_pool", "host_huge_pages")
+@pytest.mark.parametrize("case", SEEN)
+def test_smaps_tells_of_huge_pages_what_the_real_kernel_tells(case: str, make_kernel: MakeKernel) -> None:
+    source = huge_program(f"{SEEN[case]}; {SMAPS}")
+    kernel = make_kernel(stdout=io.BytesIO())
+    native, ours = run_natively(source), run_under_cr3(source, kernel)
+    assert mapping_at(ours.stdout, "10000000") == mapping_at(native.stdout, "10000000")
 
 
 # --- whatever the memory, programs do the same ------------------------------------------------------------------------

@@ -68,3 +68,18 @@ def test_longer_sequences_do_the_same(groups: tuple[list[Step], ...]) -> None:
 @given(groups=sequences(count=4, size=25, unit=HUGE_UNIT))
 def test_any_sequence_of_calls_on_huge_pages_does_the_same(groups: tuple[list[Step], ...]) -> None:
     assert_alike(groups, ram="256M")
+
+
+@settings(ALIKE, max_examples=8)
+@given(groups=sequences(count=4, size=25, unit=HUGE_UNIT))
+def test_huge_pages_for_all_change_no_answer(groups: tuple[list[Step], ...]) -> None:
+    endings = []
+    for thp in ("never", "always"):
+        kernel = Kernel(Machine(ram="256M"), stdout=io.BytesIO(), thp=thp)
+        ending = run_under_cr3(program_of(groups), kernel)
+        assert inconsistencies(kernel) == []
+        kernel.close()
+        assert kernel.leaks() == {}
+        answers = zip(describe(groups), _answers(ending.stdout), strict=False)
+        endings.append(([(step, answer[0]) for step, answer in answers], ending.exit_code, ending.space))
+    assert endings[0] == endings[1]
