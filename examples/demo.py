@@ -17,6 +17,7 @@ STEPS = (
         "cr3 trace programs/hello.asm --events fault,syscall",
     ),
     ("Two engines, one model: every counter is the same.", "python examples/engines_agree.py"),
+    ("A secret of the kernel's, read by an ordinary program, until page tables are isolated:", "cr3 meltdown"),
     (
         "What page-table isolation costs a program that does nothing but system calls:",
         f"cr3 compare programs/null_syscall.asm{PLOT}",
