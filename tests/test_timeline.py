@@ -75,7 +75,7 @@ MACHINES = [{}, {"tlb_policy": "plru", "pti": True}, {"tlb": False}, {"asid": "f
 
 
 @settings(
-    max_examples=4, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate]
+    max_examples=3, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate]
 )  # shrinking takes minutes
 @given(
     seed=st.integers(0, 10_000),
