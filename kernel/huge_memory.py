@@ -48,7 +48,7 @@ THP_DISABLE_EXCEPT_ADVISED: Final = 3
 _ZEROS: Final = bytes(PAGE_SIZE)
 _COUNTS: Final = (
     *("fault_alloc", "fault_fallback", "collapse_alloc", "collapse_alloc_failed", "split_page", "split_page_failed"),
-    *("deferred_split_page", "split_pmd", "zero_page_alloc", "zero_page_alloc_failed"),
+    *("split_pmd", "zero_page_alloc", "zero_page_alloc_failed"),
 )
 
 
@@ -135,9 +135,7 @@ class HugeMemory:
         """
         before = self._frames.free_frames
         for pfn in list(self._pages.deferred):
-            if pfn in self._pages.deferred:
-                del self._pages.deferred[pfn]
-                self.split_page(pfn)
+            self.split_page(pfn)
         self.free_zero_page()
         return self._frames.free_frames - before
 

@@ -70,6 +70,7 @@ COLOURS: Final = {
     "cache_fill": "blue",
     "context_switch": "magenta",
     "cow": "yellow",
+    "huge_page": "yellow",
     "fork": "green",
     "exec": "green",
     "exit": "green",
