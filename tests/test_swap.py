@@ -102,10 +102,11 @@ def test_a_program_of_four_times_the_ram_computes_the_right_sum(run_image: RunIm
 
 def test_two_such_programs_share_the_machine(make_kernel: MakeKernel, tmp_path: Path) -> None:
     with (tmp_path / "out").open("w+b") as stdout:
-        kernel = make_kernel(SMALL, swap="32M", stdout=stdout)
+        kernel = make_kernel(SMALL, swap="32M", pti=True, stdout=stdout)
         for _ in range(2):
             kernel.spawn(small(SUM))
-        kernel.run()
+        result = kernel.run()
+        assert result.stats["context_switches"] > PAGES  # while one waits for its page, the other runs
         stdout.seek(0)
         assert stdout.read() == 2 * CHECKSUM
 
