@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -14,33 +16,55 @@ from lab.exercises import Exercise, check, check_here, exercises, find_exercise
 
 SOLUTIONS = ROOT / "tests" / "solutions"
 RIGHT = sorted(SOLUTIONS.glob("*/right.*"))
-WRONG = sorted(SOLUTIONS.glob("*/wrong_*"))
 
 
-def label(path: Path) -> str:
-    return f"{path.parent.name}-{path.stem}"
+@dataclass(frozen=True)
+class Mistake:
+    """A wrong solution of an exercise, and a part of what the student must be told."""
+
+    exercise: str
+    name: str
+    says: str
+    text: str
+
+
+def mistakes() -> list[Mistake]:
+    """Every mistake of wrong.toml: a solution of its own (`whole`), or changes of the right one."""
+    found = []
+    for path in RIGHT:
+        for name, entry in tomllib.loads((path.parent / "wrong.toml").read_text()).items():
+            text = entry.get("whole") or path.read_text()
+            for old, new in entry.get("change", ()):
+                assert text.count(old) == 1, f"{path.parent.name}: {name} changes what is not there once: {old}"
+                text = text.replace(old, new)
+            found.append(Mistake(path.parent.name, name, entry["says"], text))
+    return found
+
+
+WRONG = mistakes()
 
 
 def test_every_exercise_has_a_right_solution_and_three_wrong_ones() -> None:
     assert [exercise.number for exercise in exercises()] == list(range(1, 11))
     for exercise in exercises():
         assert (SOLUTIONS / exercise.label / f"right{exercise.suffix}").exists(), exercise.label
-        assert sum(path.parent.name == exercise.label for path in WRONG) >= 3, exercise.label
+        assert sum(mistake.exercise == exercise.label for mistake in WRONG) >= 3, exercise.label
 
 
-@pytest.mark.parametrize("path", RIGHT, ids=label)
+@pytest.mark.parametrize("path", RIGHT, ids=lambda path: path.parent.name)
 def test_a_right_solution_passes(path: Path) -> None:
     verdict = check_here(find_exercise(path.parent.name), str(path))
     assert verdict.passed, verdict.findings[-1].why
 
 
-@pytest.mark.parametrize("path", WRONG, ids=label)
-def test_a_wrong_solution_is_told_why(path: Path) -> None:
-    said = re.match(r"# says: (.*)", path.read_text())
-    assert said, "its first line must be `# says:` and a part of the message"
-    verdict = check_here(find_exercise(path.parent.name), str(path))
+@pytest.mark.parametrize("mistake", WRONG, ids=lambda mistake: f"{mistake.exercise}-{mistake.name}")
+def test_a_wrong_solution_is_told_why(mistake: Mistake, tmp_path: Path) -> None:
+    exercise = find_exercise(mistake.exercise)
+    path = tmp_path / f"mine{exercise.suffix}"
+    path.write_text(mistake.text)
+    verdict = check_here(exercise, str(path))
     assert not verdict.passed
-    assert said[1] in (verdict.findings[-1].why or "")
+    assert mistake.says in (verdict.findings[-1].why or "")
 
 
 @pytest.mark.parametrize("exercise", exercises(), ids=lambda exercise: exercise.label)
@@ -65,9 +89,10 @@ def test_a_solution_that_ends_its_process_has_failed(tmp_path: Path) -> None:
     assert "ended the process" in (verdict.findings[-1].why or "")
 
 
-def test_the_command_says_what_is_right_and_what_is_not() -> None:
-    right, wrong = SOLUTIONS / "01_address" / "right.py", SOLUTIONS / "01_address" / "wrong_no_mask.py"
-    outcome = cr3_process("check", "exercises/01", right)
+def test_the_command_says_what_is_right_and_what_is_not(tmp_path: Path) -> None:
+    wrong = tmp_path / "mine.py"
+    wrong.write_text("def split(va): return 0, 6, 0, 1, 8")
+    outcome = cr3_process("check", "exercises/01", SOLUTIONS / "01_address" / "right.py")
     assert outcome.exit_code == 0
     assert outcome.stdout.endswith("all is right\n")
     outcome = cr3_process("check", "01", wrong, "--json")
