@@ -67,9 +67,9 @@ def host_huge_pages() -> Iterator[None]:
     if not folder.exists() or "[madvise]" not in (folder / "enabled").read_text():
         pytest.skip("the host's transparent huge pages are not at madvise")
     knob = folder / "khugepaged" / "pages_to_scan"
-    before = knob.read_text() if os.access(knob, os.W_OK) else ""
-    if before:
+    before = knob.read_text() if os.access(knob, os.W_OK) else "1\n"
+    if before != "1\n":  # else another process of the tests has turned it, and will turn it back
         knob.write_text("1")
     yield
-    if before:
+    if before != "1\n":
         knob.write_text(before)
