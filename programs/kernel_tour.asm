@@ -44,8 +44,8 @@ _start:
     lea     rdi, [rip + ends]           # pipe(ends)
     mov     eax, 22
     syscall
-    mov     edi, [rip + ends + 4]       # write(ends[1], word, 8)
-    lea     rsi, [rip + word]
+    mov     edi, [rip + ends + 4]       # write(ends[1], token, 8)
+    lea     rsi, [rip + token]
     mov     edx, 8
     mov     eax, 1
     syscall
@@ -71,16 +71,16 @@ exit:
     syscall
 
 child:
-    mov     byte ptr [rip + word], 2    # a page fault: copy-on-write
-    mov     edi, [rip + ends]           # read(ends[0], word, 8)
-    lea     rsi, [rip + word]
+    mov     byte ptr [rip + token], 2    # a page fault: copy-on-write
+    mov     edi, [rip + ends]           # read(ends[0], token, 8)
+    lea     rsi, [rip + token]
     mov     edx, 8
     xor     eax, eax
     syscall
     jmp     exit
 
     .data
-word:
+token:
     .quad   1
     .bss
 ends:

@@ -36,7 +36,7 @@ def assert_refused(outcome: Outcome, *said: str) -> None:
         (["walk", HELLO], "Missing argument 'ADDRESS'"),
         (["rum", HELLO], "No such command 'rum'"),
         (["run", HELLO, "--populat"], "--populate"),
-        (["run", HELLO, "--thp", "always"], "No such option '--thp'"),
+        (["run", HELLO, "--cache", "on"], "No such option '--cache'"),
         (["run", HELLO, "--swap", "4K"], "too small; give it two pages or more"),
         (["run", HELLO, "--cpu", "skylak"], "did you mean skylake?"),
         (["run", HELLO, "--cpu", "pentium"], "there are broadwell, haswell, skylake, zen2"),
@@ -135,5 +135,5 @@ def test_a_refused_run_leaves_old_results_as_they_were(tmp_path: Path) -> None:
 
 def test_as_a_process_it_is_the_same() -> None:
     assert_refused(cr3_process("run", "nowhere.asm"), "cr3: nowhere.asm: No such file")
-    assert_refused(cr3_process("run", "programs/hello.asm", "--thp", "always"), "Try 'cr3 run --help'.")
+    assert_refused(cr3_process("run", "programs/hello.asm", "--cache", "on"), "Try 'cr3 run --help'.")
     assert (ROOT / "programs" / "hello.asm").exists()
