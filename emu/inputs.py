@@ -15,6 +15,8 @@ def read_input(path: str | Path) -> bytes:
     """The bytes of a program file; raises ImageError when there is no such file, or nothing in it."""
     path = Path(path)
     try:
+        if not path.exists() and (source := Path(f"{path}.asm")).is_file():
+            raise ImageError(f"{path}: No such file or directory; did you mean {source}?")
         if path.exists() and not path.is_file():
             kind = "a directory" if path.is_dir() else "not a regular file"
             raise ImageError(f"{path}: this is {kind}; {PROGRAM}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from .options import ExampleCommand
+from .terminal import has_colour
 
 if TYPE_CHECKING:
     from .exercises import Exercise, Verdict
@@ -41,6 +43,10 @@ def check(exercise: str | None, solution: str | None, start: str | None, seconds
     """
     from .exercises import exercises, find_exercise
 
+    if as_json and solution is None:
+        raise click.UsageError("--json is the verdict on a SOLUTION; name one")
+    if start is not None and exercise is None:
+        raise click.UsageError("--start needs to know which EXERCISE")
     if exercise is None:
         for one in exercises():
             click.echo(f"{one.number:02}  {one.name:12}  {one.title}")
@@ -82,11 +88,13 @@ def _check(exercise: Exercise, path: str, seconds: float, as_json: bool) -> int:
 
 def _render(verdict: Verdict) -> None:
     """A line for each check, and what the one that failed has to say."""
+    colour = has_colour(sys.stdout)
     for finding in verdict.findings:
         failed = finding.why is not None
-        click.echo(click.style("no   " if failed else "yes  ", fg="red" if failed else "green") + finding.what)
+        answer = click.style("no   " if failed else "yes  ", fg="red" if failed else "green")
+        click.echo(answer + finding.what, color=colour)
         if finding.why is not None:
             click.echo(click.wrap_text(finding.why, 100, initial_indent="     ", subsequent_indent="     "))
     for what in verdict.left:
-        click.echo(click.style(f"  .  {what}", dim=True))
+        click.echo(click.style(f"  .  {what}", dim=True), color=colour)
     click.echo(f"\n{verdict.path}: " + ("all is right" if verdict.passed else "not yet"))

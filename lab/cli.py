@@ -11,6 +11,7 @@ Ctrl-C.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import io
 import json
 import os
@@ -67,6 +68,16 @@ class Commands(click.Group):
         except OSError as error:
             status = _report(error)
         sys.exit(status)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """Find the command; who names a program or misspells a command is told what to type."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            near = difflib.get_close_matches(args[0], self.commands, n=1)
+            meant = f"run {args[0]}" if Path(args[0]).is_file() else near[0] if near else ""
+            hint = f" Did you mean 'cr3 {meant}'?" if meant else ""
+            raise click.UsageError(f"No such command {args[0]!r}.{hint}", error.ctx or ctx) from None
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; returns its exit code."""
@@ -227,8 +238,11 @@ def asm(program: str, output: str | None, syntax: Any) -> None:
     """
     from emu.elf import load_program, write_elf
 
+    from .files import spare_sources
+
     image = load_program(program, syntax=syntax)
     if output is not None:
+        spare_sources(output)
         write_elf(image, output)
         return
     from .listing import listing

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, Protocol, cast
 
 import click
 
-from .options import ARGUMENTS, ExampleCommand, Options, ProgramCommand, count_option, machine_options
+from .options import ARGUMENTS, ExampleCommand, Options, ProgramCommand, WholeNumber, count_option, machine_options
 from .terminal import console, say
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Report(Protocol):
 
 
 jobs_option: Final = click.option(
-    "--jobs", type=click.IntRange(1), metavar="N", help="Processes at a time; by default one for each core."
+    "--jobs", type=WholeNumber(1), metavar="N", help="Processes at a time; by default one for each core."
 )
 
 

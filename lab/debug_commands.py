@@ -7,7 +7,7 @@ from typing import BinaryIO, Final
 
 import click
 
-from .options import Options, ProgramCommand, machine_options, programs_argument, until_option
+from .options import Options, ProgramCommand, WholeNumber, machine_options, programs_argument, until_option
 from .running import begin
 from .terminal import say
 
@@ -28,7 +28,7 @@ PORT: Final = 1234
 @programs_argument
 @click.option(
     "--port",
-    type=click.IntRange(0, 65535),
+    type=WholeNumber(0, 65535),
     default=PORT,
     show_default=True,
     metavar="N",

@@ -12,7 +12,7 @@ from typing import Final, cast
 import click
 
 from .compare_commands import result_file
-from .options import ExampleCommand, Options
+from .options import ExampleCommand, Options, WholeNumber
 from .terminal import Status, console
 
 __all__ = ["meltdown"]
@@ -38,7 +38,7 @@ SECRET: Final = "The kernel maps all of memory."
     help="Page-table isolation; both: one attack without, one with it.",
 )
 @click.option("--cpu", default="skylake", metavar="NAME", help="CPU profile: a name (see cr3 profiles), or a file.")
-@click.option("--seed", type=click.IntRange(0), default=1, metavar="N", help="Seed of all that is random.")
+@click.option("--seed", type=WholeNumber(0), default=1, metavar="N", help="Seed of all that is random.")
 @click.option("--plot", "plot_file", metavar="FILE", help="Draw the latencies (.svg, .png, .html); needs matplotlib.")
 @click.option("--json", "json_file", metavar="FILE", help="Write the results to FILE as JSON; - is standard output.")
 @click.option("--report", "report_file", metavar="FILE", help="Write one HTML page with the attacks side by side.")

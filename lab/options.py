@@ -30,6 +30,7 @@ __all__ = [
     "ExampleCommand",
     "Options",
     "ProgramCommand",
+    "WholeNumber",
     "count_option",
     "machine_options",
     "program_argument",
@@ -84,6 +85,14 @@ class ExampleCommand(click.Command):
         super().__init__(*args, **settings)
         self.examples = examples
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the command line; whatever is wrong with it, this command's help is the one to read."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx
+            raise
+
     def format_epilog(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the examples, each on lines of its own: a command line is there to be copied."""
         if not self.examples:
@@ -121,6 +130,12 @@ CACHES: Final = ("off", "on", "flush")
 
 ARGUMENTS: Final = f"{__name__}.arguments"
 """Where `ProgramCommand` leaves the arguments for the programs in the context."""
+
+
+class WholeNumber(click.IntRange):
+    """A whole number from a minimum on, by the name that people give it."""
+
+    name = "whole number"
 
 
 class Count(click.ParamType):  # type: ignore[type-arg]
@@ -266,7 +281,7 @@ _MACHINE: Final = (
         metavar="HOST:GUEST[:rw]",
         help="A file that the programs see under the path GUEST, read-only unless :rw follows. Can be repeated.",
     ),
-    click.option("--seed", type=click.IntRange(0), default=1, metavar="N", help="Seed of all that is random."),
+    click.option("--seed", type=WholeNumber(0), default=1, metavar="N", help="Seed of all that is random."),
     count_option(
         "--max-instructions",
         default=MAX_INSTRUCTIONS,

@@ -100,6 +100,9 @@ def trace(
 
     The exit code is the program's, as in cr3 run.
     """
+    out = None if out == "-" else out  # standard output, as everywhere
+    if options.caches == "off" and {"cache", "cache_fill"} & set((names or "").split(",")):
+        raise click.UsageError("there are no caches to watch; add --caches")
     begin(options)
     from .session import Session, exit_status
 
@@ -117,7 +120,8 @@ def trace(
         if seen.is_full:
             say(f"stopped after {limit:,} events (--limit)")
         if seen.dropped:
-            say(f"{seen.dropped:,} events dropped: the trace has only the last ones (--last {last:,})")
+            lost = "1 event" if seen.dropped == 1 else f"{seen.dropped:,} events"
+            say(f"{lost} dropped: the trace has only the last ones (--last {last:,})")
         write_statistics(session, result, stats, statistics)
     return exit_status(result)
 

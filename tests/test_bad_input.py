@@ -37,6 +37,15 @@ def assert_refused(outcome: Outcome, *said: str) -> None:
         (["rum", HELLO], "No such command 'rum'"),
         (["run", HELLO, "--populat"], "--populate"),
         (["run", HELLO, "--cache", "on"], "No such option '--cache'"),
+        (["run", HELLO, "--swap"], "Try 'cr3 run --help'"),
+        (["rnu", HELLO], "Did you mean 'cr3 run'?"),
+        ([HELLO], "hello.asm'. Did you mean 'cr3 run "),
+        (["run", HELLO.with_suffix("")], "hello: No such file or directory; did you mean "),
+        (["run", HELLO, "--seed", "x"], "'x' is not a valid whole number"),
+        (["trace", HELLO, "--events", "cache"], "there are no caches to watch; add --caches"),
+        (["check", "1", "--json"], "name one"),
+        (["check", "--start", "mine.py"], "which EXERCISE"),
+        (["check", "1", ROOT], "it is no regular file"),
         (["run", HELLO, "--swap", "4K"], "too small; give it two pages or more"),
         (["run", HELLO, "--cpu", "skylak"], "did you mean skylake?"),
         (["run", HELLO, "--cpu", "pentium"], "there are broadwell, haswell, skylake, zen2"),
@@ -131,6 +140,17 @@ def test_a_refused_run_leaves_old_results_as_they_were(tmp_path: Path) -> None:
     assert_refused(cr3("trace", HELLO, "--cpu", "pentium", "--out", old))
     assert_refused(cr3("asm", source("frobnicate"), "-o", old))
     assert [(path, path.read_text()) for path in tmp_path.iterdir()] == [(old, "old")]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["run", "--json"], ["trace", "--out"], ["asm", "-o"], ["report", "-o"]], ids=lambda a: a[0]
+)
+def test_nobody_loses_a_source_by_naming_it_as_the_result(arguments: list[str], tmp_path: Path) -> None:
+    mine = tmp_path / "mine.asm"
+    mine.write_bytes(text := HELLO.read_bytes())
+    command, option = arguments
+    assert_refused(cr3(command, mine, option, mine), "mine.asm: this is a source, and is left as it is")
+    assert mine.read_bytes() == text
 
 
 def test_as_a_process_it_is_the_same() -> None:

@@ -39,7 +39,9 @@ def read_solution(exercise: Exercise, path: str) -> Solution:
     """Read a student's file; Python is executed. Raises InputError."""
     file = Path(path)
     if not file.is_file():
-        raise InputError(f"cannot read {path}: there is no such file")
+        raise InputError(
+            f"cannot read {path}: " + ("it is no regular file" if file.exists() else "there is no such file")
+        )
     if file.suffix != exercise.suffix:
         raise InputError(f"{path}: exercise {exercise.label} wants a file that ends in {exercise.suffix}")
     if exercise.suffix != ".py":
