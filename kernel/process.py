@@ -155,6 +155,10 @@ class Process:
         self.session = self.session or self.group
         self.mm.limits = self.files.limits = self.limits
 
+    def __repr__(self) -> str:
+        """Short: its fields lead to the whole kernel."""
+        return f"<Process {self.pid} {self.image.path} {self.state.name.lower()}>"
+
     @property
     def alive(self) -> bool:
         """Whether it has not ended yet."""

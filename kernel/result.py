@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from emu import Halt
@@ -32,8 +32,8 @@ class Result:
     exit_code: int | None
     signal: int | None
     halt: Halt
-    processes: tuple[Process, ...]
-    stats: dict[str, Any]
+    processes: tuple[Process, ...] = field(repr=False)
+    stats: dict[str, Any] = field(repr=False)
     is_stuck: bool = False
 
     def _repr_html_(self) -> str:

@@ -54,6 +54,8 @@ def test_results_maps_walks_and_tlbs_are_tables() -> None:
     tables = shown(result)
     assert tables.captions[0] == f"signal 11 after {result.stats['cycles']['total']:,} cycles"
     assert ["page faults, protection", "1"] in tables.rows
+    assert len(str(result)) < 100
+    assert str(process).startswith("<Process 1 ")
 
     maps = process.mm.maps()
     assert [row[4] for row in shown(maps).rows[1:]] == [process.mm.name_of(vma) for vma in maps]
