@@ -188,3 +188,19 @@ def test_every_page_of_the_manual_can_be_found() -> None:
     contents = (ROOT / "mkdocs.yml").read_text()
     for page in (ROOT / "docs").rglob("*.md"):
         assert str(page.relative_to(ROOT / "docs")) in contents, f"{page.name} is not in the contents of mkdocs.yml"
+
+
+def test_every_lesson_has_commands_a_picture_and_two_exercises() -> None:
+    contents = (ROOT / "mkdocs.yml").read_text()
+    lessons = re.findall(
+        r"^      - .*: (\S+)$", contents.partition("- Lessons:")[2].partition("- Exercises:")[0], re.MULTILINE
+    )
+    assert len(lessons) == 9
+    for lesson in lessons:
+        page = ROOT / "docs" / lesson
+        text = page.read_text()
+        assert "```console" in text, lesson
+        picture = re.search(r"!\[[^]]+\]\((.*?)\)", text)
+        assert picture and (page.parent / picture[1]).is_file(), lesson
+        exercises = text.partition("## Exercises")[2]
+        assert "\n1. " in exercises and "\n2. " in exercises, lesson

@@ -231,6 +231,28 @@ def policies() -> Figure:
     return figure
 
 
+@picture("huge_pages")
+def huge_pages() -> Figure:
+    """Page walks and page faults of one program, with pages of 4 KiB and of 2 MiB."""
+    counted = {
+        name: session("huge_pages", thp=thp).run().stats for name, thp in (("4 KiB", "never"), ("2 MiB", "madvise"))
+    }
+    figure = Figure(figsize=(8, 2.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for axes, title, numbers in (
+        (left, "page walks for data", [stats["walk"]["by"]["user"]["data"] for stats in counted.values()]),
+        (right, "page faults", [stats["faults"]["minor"] for stats in counted.values()]),
+    ):
+        axes.barh(list(counted), numbers, height=0.55, color=[ORANGE, BLUE])
+        for row, number in enumerate(numbers):
+            axes.text(number, row, f" {number:,}", va="center")
+        axes.invert_yaxis()
+        axes.set_xlim(0, 1.25 * max(numbers))
+        axes.set_title(title, loc="left", size=10)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    return figure
+
+
 @picture("kernel_memory")
 def kernel_memory() -> Figure:
     """The kernel's half as its PGD maps it."""
