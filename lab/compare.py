@@ -83,7 +83,7 @@ class Outcome:
     def behaviour(self) -> str:
         """What the program did, for people."""
         code, signal = self.stats["exit"]["code"], self.stats["exit"]["signal"]
-        end = f"signal {signal}" if signal is not None else f"exit code {code}"
+        end = f"signal {signal}" if signal is not None else "stopped" if code is None else f"exit code {code}"
         return f"{end}, {len(self.stdout)} bytes of output"
 
 

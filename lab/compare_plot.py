@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 from emu import InputError
 
 from .compare import Comparison
-from .compare_view import CAUSES, cause_name, causes
+from .compare_view import causes
+from .statistics import CAUSES, cause_name
 
 if TYPE_CHECKING:
     from .compare_curve import Curves

@@ -11,16 +11,15 @@ from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from .compare import Comparison, Outcome, Run, document
+from .statistics import CAUSES, cause_name
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
 __all__ = [
-    "CAUSES",
     "TRANSLATION",
     "ProgramReport",
-    "cause_name",
     "causes",
     "faults",
     "new_table",
@@ -38,26 +37,6 @@ WIDEST: Final = 250
 
 OFTEN: Final = 100
 """Operations from which on it says something what one of them takes."""
-
-CAUSES: Final = {
-    "instructions": "instructions",
-    "entry_exit": "entry and exit",
-    "cr3_writes": "CR3 writes",
-    "control_registers": "other control registers",
-    "itlb_misses": "ITLB misses that the STLB has",
-    "dtlb_misses": "DTLB misses that the STLB has",
-    "page_walks": "page walks (STLB misses)",
-    "ad_assists": "A and D bits",
-    "tlb_invalidations": "INVLPG and INVPCID",
-    "exceptions": "exceptions and interrupts",
-    "copies": "pages cleared and copied",
-    "data_caches": "loads that miss the L1D",
-    "instruction_caches": "code that misses the L1I",
-    "kernel_work": "kernel work",
-    "swap_io": "swap device",
-    "idle": "idle",
-}
-"""The causes of `cycles.by_cause` as people call them, in the order of tables and plots."""
 
 TRANSLATION: Final = ("itlb_misses", "dtlb_misses", "page_walks", "ad_assists")
 """Those that are the price of an address."""
@@ -82,11 +61,6 @@ EVENTS: Final[dict[str, Callable[[Mapping[str, Any]], int]]] = {
 def faults(stats: Mapping[str, Any]) -> int:
     """Page faults that the kernel handled; copy-on-write and spurious ones are minor ones, too."""
     return int(stats["faults"]["minor"] + stats["faults"]["major"] + stats["faults"]["protection"])
-
-
-def cause_name(cause: str) -> str:
-    """What people call a cause."""
-    return CAUSES.get(cause, cause.replace("_", " "))
 
 
 def causes(comparison: Comparison) -> list[str]:

@@ -21,9 +21,29 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-__all__ = ["as_json", "document", "render", "schema"]
+__all__ = ["CAUSES", "as_json", "cause_name", "document", "render", "schema"]
 
 SCHEMA: Final = "cr3.stats/1"
+
+CAUSES: Final = {
+    "instructions": "instructions",
+    "entry_exit": "entry and exit",
+    "cr3_writes": "CR3 writes",
+    "control_registers": "other control registers",
+    "itlb_misses": "ITLB misses that the STLB has",
+    "dtlb_misses": "DTLB misses that the STLB has",
+    "page_walks": "page walks (STLB misses)",
+    "ad_assists": "A and D bits",
+    "tlb_invalidations": "INVLPG and INVPCID",
+    "exceptions": "exceptions and interrupts",
+    "copies": "pages cleared and copied",
+    "data_caches": "loads that miss the L1D",
+    "instruction_caches": "code that misses the L1I",
+    "kernel_work": "kernel work",
+    "swap_io": "swap device",
+    "idle": "idle",
+}
+"""The causes of `cycles.by_cause` as people call them, in the order of tables and plots."""
 
 
 def schema() -> dict[str, Any]:
@@ -45,6 +65,11 @@ def document(session: Session, result: Result) -> dict[str, Any]:
 def as_json(statistics: Mapping[str, Any]) -> str:
     """The document as text that a person can read, too."""
     return json.dumps(statistics, indent=2) + "\n"
+
+
+def cause_name(cause: str) -> str:
+    """What people call a cause."""
+    return CAUSES.get(cause, cause.replace("_", " "))
 
 
 def render(statistics: Mapping[str, Any], console: Console) -> None:
@@ -93,7 +118,7 @@ def _cycles(statistics: Mapping[str, Any]) -> Table:
     causes = statistics["cycles"]["by_cause"]
     for name, cycles in sorted(causes.items(), key=lambda cause: -cause[1]):
         if cycles:
-            table.add_row(name.replace("_", " "), _number(cycles), f"{cycles / total:.1%}")
+            table.add_row(cause_name(name), _number(cycles), f"{cycles / total:.1%}")
     table.add_row("total", _number(total), f"{1:.1%}")
     return table
 

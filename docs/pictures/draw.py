@@ -280,7 +280,7 @@ def kernel_memory() -> Figure:
 @picture("pti")
 def pti() -> Figure:
     """Where the cycles of a null system call go, on three machines."""
-    from lab.compare_view import cause_name
+    from lab.statistics import cause_name
 
     names = ("PTI off", "PTI, PCID", "PTI, no PCID")
     machines: tuple[dict[str, Any], ...] = ({"pti": False}, {"pti": True}, {"pti": True, "pcid": False})

@@ -16,9 +16,9 @@ from emu.pte import ADDRESS_MASK, Pte
 from kernel import ExitEvent, Result
 from kernel.pte import PROTNONE, SPECIAL, SWAP_OFFSET_MASK, SWAP_OFFSET_SHIFT, SWAP_TYPE_SHIFT
 
-from ..compare_view import cause_name
 from ..page_states import STATES
 from ..session import Session
+from ..statistics import cause_name
 from ..statistics import document as statistics_document
 from .faults import Fault, FaultLog, FaultPlace
 from .latencies import latencies

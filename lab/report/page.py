@@ -11,7 +11,7 @@ from typing import Final
 
 import jinja2
 
-from ..compare_view import cause_name
+from ..statistics import cause_name
 from .document import Report
 
 __all__ = ["render"]
