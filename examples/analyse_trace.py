@@ -5,6 +5,8 @@ from collections import Counter
 
 import polars as pl
 
+if len(sys.argv) != 2:
+    sys.exit(__doc__)
 trace = pl.scan_parquet(sys.argv[1]).filter(pl.col("event") == "access").sort("seq")
 pages = trace.select("cycle", "kind", page=pl.col("va") // 4096).collect()
 writes = (pages["kind"] == "write").sum()

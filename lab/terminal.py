@@ -81,10 +81,10 @@ class Status:
             self._hide()
 
     def _show_until_end(self) -> None:
-        before = self._text()
-        pause = PATIENCE
-        while not self._ended.wait(pause):
-            pause, text = INTERVAL, self._text()
+        self._ended.wait(PATIENCE)
+        before = self._text()  # not of the start: a guest that waits for its first input has moved since
+        while not self._ended.wait(INTERVAL):
+            text = self._text()
             if text != before:
                 self._show(text)
             before = text

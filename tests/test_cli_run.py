@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -313,8 +314,16 @@ def test_colours_are_for_terminals_and_not_for_those_who_want_none(no_colour: bo
     assert "\x1b" not in cr3_process("trace", "--stats", "programs/hello.asm").stderr
 
 
-def in_terminal(command: list[str], environment: dict[str, str]) -> bytes:
-    """What a command shows on a terminal."""
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals")
+def test_a_program_that_waits_for_the_keyboard_has_the_terminal_to_itself() -> None:
+    """No status line gets between its prompt and what is typed."""
+    compile_once()
+    command = [sys.executable, "-m", "lab", "run", "programs/echo.asm"]
+    assert in_terminal(command, {}, typed=b"good morning\n\x04", after=5) == b"good morning\r\n" * 2
+
+
+def in_terminal(command: list[str], environment: dict[str, str], *, typed: bytes = b"", after: float = 0) -> bytes:
+    """What a command shows on a terminal; some seconds after its start, a person types."""
     import pty  # POSIX only
 
     clean = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
@@ -328,6 +337,8 @@ def in_terminal(command: list[str], environment: dict[str, str]) -> bytes:
         env={**clean, "TERM": "xterm", **environment},
     ):
         os.close(terminal)
+        time.sleep(after)
+        os.write(controller, typed)
         shown = b""
         while True:
             try:
