@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from emu import GuestHalted
 from kernel import KernelPanic
 from kernel.fault import FaultHandler
 from lab.statistics import schema
+from lab.terminal import Status
 
 COMMANDS = ["run", "trace", "walk", "maps", "asm", "profiles", "compare", "validate"]
 LOOP_FOREVER = "_start: jmp _start"
@@ -314,16 +316,29 @@ def test_colours_are_for_terminals_and_not_for_those_who_want_none(no_colour: bo
     assert "\x1b" not in cr3_process("trace", "--stats", "programs/hello.asm").stderr
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals")
-def test_a_program_that_waits_for_the_keyboard_has_the_terminal_to_itself() -> None:
-    """No status line gets between its prompt and what is typed."""
-    compile_once()
-    command = [sys.executable, "-m", "lab", "run", "programs/echo.asm"]
-    assert in_terminal(command, {}, typed=b"good morning\n\x04", after=5) == b"good morning\r\n" * 2
+class Screen(io.StringIO):
+    """A terminal that remembers what was written."""
+
+    def isatty(self) -> bool:
+        return True
 
 
-def in_terminal(command: list[str], environment: dict[str, str], *, typed: bytes = b"", after: float = 0) -> bytes:
-    """What a command shows on a terminal; some seconds after its start, a person types."""
+def test_a_program_that_waits_for_the_keyboard_has_the_terminal_to_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No status line gets between its prompt and what is typed: the status comes only while something moves."""
+    monkeypatch.setattr(sys, "stderr", screen := Screen())
+    monkeypatch.setattr("lab.terminal.PATIENCE", 1.0)
+    instructions = 0
+    with Status(lambda: str(instructions)).running():
+        time.sleep(0.1)
+        instructions = 169
+        time.sleep(1.5)
+        assert screen.getvalue() == ""
+        while not screen.getvalue():
+            instructions += 1
+
+
+def in_terminal(command: list[str], environment: dict[str, str]) -> bytes:
+    """What a command shows on a terminal."""
     import pty  # POSIX only
 
     clean = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
@@ -337,8 +352,6 @@ def in_terminal(command: list[str], environment: dict[str, str], *, typed: bytes
         env={**clean, "TERM": "xterm", **environment},
     ):
         os.close(terminal)
-        time.sleep(after)
-        os.write(controller, typed)
         shown = b""
         while True:
             try:
