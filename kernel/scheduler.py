@@ -32,6 +32,8 @@ __all__ = ["Scheduler"]
 
 HZ: Final = 250
 """Timer interrupts a second (CONFIG_HZ of most distributions)."""
+END_OF_TIME: Final = 1 << 62
+"""Cycles that the clock never shows: some forty years. Who sleeps longer, sleeps for ever (Linux: KTIME_MAX)."""
 RAX: Final = 0
 RSP: Final = 4
 VMCALL_SIZE: Final = 3
@@ -143,9 +145,11 @@ class Scheduler:
         self._machine.set_timer(max(due - now, 1), TIMER_VECTOR)
 
     def _next_deadline(self) -> int | None:
+        """When the first sleeper or timer is due; None: never, which is also what the clock cannot show."""
         deadlines = [p.wait.deadline for p in self._asleep if p.wait is not None and p.wait.deadline is not None]
         alarm = self.timers.next_deadline
-        return min(deadlines if alarm is None else [*deadlines, alarm], default=None)
+        due = min(deadlines if alarm is None else [*deadlines, alarm], default=END_OF_TIME)
+        return due if due < END_OF_TIME else None
 
     def _wake_due(self) -> None:
         now = self._machine.clock.now

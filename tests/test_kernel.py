@@ -502,3 +502,9 @@ def test_a_system_call_is_added_by_a_decorator(make_kernel: MakeKernel) -> None:
     kernel.spawn(small("invoke 1000, 30, 12; mov rdi, rax; mov eax, EXIT; syscall"))
     assert kernel.run().exit_code == 42
     assert (calls[0].name, calls[0].arguments) == ("add", (30, 12))
+
+
+def test_who_sleeps_longer_than_the_clock_can_show_sleeps_for_ever(run_image: RunImage) -> None:
+    sleep = "_start: mov rax, 0x7fffffffffffffff; push 0; push rax; mov rdi, rsp; xor esi, esi; mov eax, 35; syscall"
+    result = run_image(assemble_source(sleep)).result
+    assert (result.is_stuck, result.exit_code) == (True, None)
