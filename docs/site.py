@@ -15,7 +15,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 import reference
 
 ROOT = Path(__file__).parent.parent
-OUTSIDE = ("programs/README.md", "examples/README.md", "README.md:index.md")
+OUTSIDE = {
+    "README.md": "index.md",
+    "programs/README.md": "programs/README.md",
+    "examples/README.md": "examples/README.md",
+}
+"""Files of the project that lie elsewhere, and the pages that they become."""
 LINK = re.compile(r"(\]\()([^)#\s]+)([^)]*\))")
 PUBLISHED = (".asm", ".py", ".ipynb", ".json", ".toml", ".s")
 """Kinds of the project's files that pages link to; they are copied into the site."""
@@ -23,9 +28,8 @@ PUBLISHED = (".asm", ".py", ".ipynb", ".json", ".toml", ".s")
 
 def on_files(files: Files, config: Any) -> Files:
     """Add the README as the first page, and the programs' page."""
-    for name in OUTSIDE:
-        source, _, page = name.partition(":")
-        files.append(File.generated(config, page or source, content=(ROOT / source).read_text()))
+    for source, page in OUTSIDE.items():
+        files.append(File.generated(config, page, content=(ROOT / source).read_text()))
     files.append(File.generated(config, "reference/events.md", content=reference.events_page()))
     files.append(File.generated(config, "reference/statistics.md", content=reference.statistics_page()))
     for folder in ("programs", "examples", "lab/schemas", "emu", "kernel"):
@@ -37,8 +41,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 def on_page_markdown(markdown: str, page: Any, files: Files, **_: Any) -> str:
     """Turn links to files of the project into links to pages of the site."""
-    original = {"index.md": "README.md"}.get(page.file.src_uri)
-    here = posixpath.dirname(original if original else _place(page.file.src_uri))
+    here = posixpath.dirname(_place(page.file.src_uri))
 
     def resolve(match: re.Match[str]) -> str:
         target = posixpath.normpath(posixpath.join(here, match[2]))
@@ -54,10 +57,9 @@ def on_page_markdown(markdown: str, page: Any, files: Files, **_: Any) -> str:
 
 def _place(src_uri: str) -> str:
     """Where a page lies in the project."""
-    return src_uri if src_uri in OUTSIDE else f"docs/{src_uri}"
+    return next((source for source, page in OUTSIDE.items() if page == src_uri), f"docs/{src_uri}")
 
 
 def _names(target: str) -> list[str]:
     """What a file of the project may be called in the site."""
-    inside = target.removeprefix("docs/")
-    return [inside, f"{target}.txt", f"{target}/README.md", "index.md" if target == "README.md" else inside]
+    return [OUTSIDE.get(target, target.removeprefix("docs/")), f"{target}.txt", f"{target}/README.md"]

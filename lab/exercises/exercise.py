@@ -124,10 +124,11 @@ class Exercise:
 
         return register
 
-    def try_on(self, solution: Solution) -> Verdict:
-        """Try the checks up to the first that fails."""
+    def try_on(self, solution: Solution, begins: Callable[[str], object] = str) -> Verdict:
+        """Try the checks up to the first that fails; `begins` is told of each before it is tried."""
         findings: list[Finding] = []
         for what, function in self.checks:
+            begins(what)
             findings.append(Finding(what, _why(function, solution)))
             if findings[-1].why is not None:
                 break
