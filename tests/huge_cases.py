@@ -59,6 +59,19 @@ _MACROS = r"""
 
 FAULTS = {
     "64 MiB are 32 faults": "area 32 * MIB2; sweep 0x10000000, 32 * MIB2; sum 0x10000000, 32 * MIB2",
+    "pagemap tells of every small page": """
+        .section .rodata
+    pagemap: .asciz "/proc/self/pagemap"
+        .text
+        area; mov [rbx], bl
+        lea r12, [rip + pagemap]; invoke 2, r12, 0; mov r13, rax
+        lea r12, [rip + buffer]
+        invoke 17, r13, r12, 32, 0x10000000 >> 9                    # pread64: pages 0 to 3
+        show rax
+        mov rax, [rip + buffer]; shr rax, 56; show rax              # present, exclusive
+        mov rax, [rip + buffer + 24]; shr rax, 56; show rax
+        invoke 17, r13, r12, 8, 0x10200000 >> 9                     # nobody touched the second one
+        mov rax, [rip + buffer]; shr rax, 56; show rax""",
     "without advice": "anonymous 2 * MIB2, 3, AT, 0x10000000; sweep 0x10000000, 2 * MIB2",
     "only what covers 2 MiB is huge": """
         anonymous 3 * MIB2, 3, AT, 0x10100000; invoke MADVISE, 0x10100000, 3 * MIB2, HUGEPAGE

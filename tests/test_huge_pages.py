@@ -300,3 +300,19 @@ def test_a_fork_of_huge_pages_that_fails_half_way_leaves_nothing(frames: int, ma
     for pfn in taken:
         kernel.frames.free(pfn)
     assert taken
+
+
+def test_pagemap_shows_the_frames_of_a_huge_page_one_after_the_other(make_kernel: MakeKernel) -> None:
+    stdout = io.BytesIO()
+    kernel = make_kernel({"ram": "64M"}, stdout=stdout)
+    pread = "lea r12, [rip + buffer]; invoke 17, r13, r12, 32, 0x10000000 >> 9"
+    opened = '.section .rodata; pagemap: .asciz "/proc/self/pagemap"; .text; lea r12, [rip + pagemap]; invoke 2, r12, 0'
+    kernel.spawn(
+        assemble_source(
+            huge_program(f"area; mov [rbx], bl; {opened}; mov r13, rax; {pread}; show [r12]; show [r12 + 24]")
+        )
+    )
+    kernel.run()
+    first, fourth = (int(line, 16) & (1 << 55) - 1 for line in stdout.getvalue().split()[:2])
+    assert first % 512 == 0
+    assert fourth == first + 3
